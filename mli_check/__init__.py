@@ -1,0 +1,70 @@
+"""mli-check: the claims of four papers on monotonic linear interpolation as executable assertions.
+
+The names below are loaded on first use, so that importing the package imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Curve": "curves",
+    "Dataset": "data",
+    "DataSetting": "settings",
+    "LinearPath": "paths",
+    "MliCheckError": "errors",
+    "ModelSetting": "settings",
+    "Plane": "paths",
+    "Recipe": "settings",
+    "Run": "runs",
+    "ScaledPath": "paths",
+    "Setting": "settings",
+    "Span": "paths",
+    "Store": "runs",
+    "Surface": "curves",
+    "Verdict": "statistics",
+    "evaluate": "evaluation.front",
+    "evaluate_many": "evaluation.front",
+    "load_dataset": "data",
+    "load_state": "states",
+    "train": "runs",
+}
+
+__all__ = sorted(["__version__", *_HOME])
+
+if TYPE_CHECKING:
+    from mli_check.curves import Curve as Curve
+    from mli_check.curves import Surface as Surface
+    from mli_check.data import Dataset as Dataset
+    from mli_check.data import load_dataset as load_dataset
+    from mli_check.errors import MliCheckError as MliCheckError
+    from mli_check.evaluation.front import evaluate as evaluate
+    from mli_check.evaluation.front import evaluate_many as evaluate_many
+    from mli_check.paths import LinearPath as LinearPath
+    from mli_check.paths import Plane as Plane
+    from mli_check.paths import ScaledPath as ScaledPath
+    from mli_check.paths import Span as Span
+    from mli_check.runs import Run as Run
+    from mli_check.runs import Store as Store
+    from mli_check.runs import train as train
+    from mli_check.settings import DataSetting as DataSetting
+    from mli_check.settings import ModelSetting as ModelSetting
+    from mli_check.settings import Recipe as Recipe
+    from mli_check.settings import Setting as Setting
+    from mli_check.states import load_state as load_state
+    from mli_check.statistics import Verdict as Verdict
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("_"))]

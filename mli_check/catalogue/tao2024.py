@@ -1,0 +1,285 @@
+"""The claims of Tao, Li, Zhan 2024, "MLI Formula: A Nearly Scale-Invariant Solution with Noise Perturbation"."""
+
+from __future__ import annotations
+
+from mli_check.catalogue.records import Claim, Kind
+
+_PAPER = "tao2024"
+_E, _S, _Q, _D = Kind.IDENTITY, Kind.PROPORTION, Kind.CURVE, Kind.DEFINITION
+
+_GROUP = "needs the scale-symmetry group"
+_TIES = "At α = 0 all logits tie, so the error there is that of chance."
+_EVERY_DRAW = "Read strictly, T2 (every draw is monotone) and T21 (95 of 100 are) contradict each other."
+_NSI_LAST_BIAS = (
+    "Taking αθ for the normalised scaling leaves out the bias of the last layer; Section 4.1.4 and Appendix A.5 "
+    "say so, Appendix A.2 does not."
+)
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        id="T1", paper=_PAPER, kinds=(_D, _Q), where="Section 3.1, Equation 1; Section 3.2, Figure 2",
+        statement="Monotonic linear interpolation (MLI): along (1−α)θ₀ + αθ_F, the straight line from a network's own "
+        "initialisation θ₀ to its trained parameters θ_F, the loss and the error never rise as α goes from 0 to 1.",
+        outcome="test error is monotone for FCN4/MNIST, VGG8 without BN/SVHN, VGG16-BN/CIFAR-10, ResNet20/CIFAR-100",
+    ),
+    Claim(
+        id="T2", paper=_PAPER, kinds=(_Q,), where="Section 3.2, Equation 2, Figure 2",
+        statement="The error stays monotone when the line starts at an unrelated random initialisation θ₀′ instead of "
+        "the one that training started from, whichever θ₀′ is drawn.",
+        outcome="several draws in each of four settings, all monotone", reading=_EVERY_DRAW,
+    ),
+    Claim(
+        id="T3", paper=_PAPER, kinds=(_Q,), where="Section 3.2, Figure 2",
+        statement="For a network with batch normalisation the error curves from different unrelated initialisations to "
+        "the same θ_F have nearly the same shape.",
+        outcome="seen for VGG16-BN/CIFAR-10 and ResNet20/CIFAR-100",
+        planned="needs a measure of how alike curves are, over many initialisations",
+    ),
+    Claim(
+        id="T4", paper=_PAPER, kinds=(_Q,), where="Section 3.2, Equation 3, Figure 2",
+        statement="With the start replaced by zero, that is along αθ_F, the error still never rises as α goes from "
+        "0 to 1.",
+        outcome="test error is monotone in all four settings",
+        reading="The term left out of the line is (1−α)θ₀; the text prints θ_F in it. " + _TIES,
+    ),
+    Claim(
+        id="T5", paper=_PAPER, kinds=(_Q,), where="Sections 3.2 and 5.1, Figure 2",
+        statement="αθ_F already performs about as well as θ_F at a small α, and most clearly so in networks with batch "
+        "normalisation.",
+        outcome="FCN4/MNIST falls steeply for α in about [0.1, 0.3]; the BN networks are near θ_F at a small α",
+        planned="needs an equivalence rule for “about as well as θ_F” on the zero path",
+    ),
+    Claim(
+        id="T6", paper=_PAPER, kinds=(_Q,), where="Section 3.2, finding 3, Figure 2",
+        statement="On all three paths (own initialisation, unrelated initialisation, zero) the initial plateau of the "
+        "error is shorter in networks with batch normalisation than in networks without.",
+        outcome="shorter plateaus for VGG16-BN and ResNet20 than for FCN4 and VGG8",
+    ),
+    Claim(
+        id="T7", paper=_PAPER, kinds=(_Q,), where="Appendix A.1, Figure 10",
+        statement="What holds for networks trained from scratch also holds for pre-trained networks after fine-tuning: "
+        "the error is monotone from the pre-trained parameters, from unrelated initialisations and from zero.",
+        outcome="monotone for ResNet50 fine-tuned on CUB200 and RoBERTa fine-tuned on AG News",
+        planned="needs fine-tuned networks (ResNet50 on CUB200, RoBERTa on AG News)",
+    ),
+    Claim(
+        id="T8", paper=_PAPER, kinds=(_Q,), where="Appendix A.1, Figure 10",
+        statement="RoBERTa, which uses layer normalisation, is less scale invariant than ResNet50, which uses batch "
+        "normalisation: αθ_F departs further from θ_F.",
+        outcome="RoBERTa lacks ResNet50's marked scale invariance; layer normalisation is the suspected cause",
+        planned="needs fine-tuned networks (ResNet50 on CUB200, RoBERTa on AG News)",
+    ),
+    Claim(
+        id="T9", paper=_PAPER, kinds=(_Q,), where="Appendix C, Listing 1",
+        statement="For a linear softmax classifier without intercept, fitted to the scikit-learn digits, loss and "
+        "error fall on the line from Gaussian noise to the fitted weights.",
+        outcome="loss and error, evaluated on the fitted data at 21 points, are said to fall monotonically",
+        planned="needs the linear softmax classifier as a subject",
+    ),
+    Claim(
+        id="T10", paper=_PAPER, kinds=(_E,), where="Section 4.1.1, Equations 6 and 7",
+        statement="Vanilla scale invariance (VSI): multiplying weight and bias of a ReLU layer by a > 0 and the next "
+        "layer's weight by 1/a leaves the network's function unchanged.",
+        outcome="exact identity", planned=_GROUP,
+    ),
+    Claim(
+        id="T11", paper=_PAPER, kinds=(_E,), where="Section 4.1.2, Equations 8 and 9",
+        statement="Generalised scale invariance (GSI): in a ReLU network without biases and BN, scaling the weights of "
+        "layers l to l+r by positive factors multiplies the last of their outputs by the product of the factors; "
+        "dividing the next weight by that product restores the function.",
+        outcome="exact identity", planned=_GROUP,
+    ),
+    Claim(
+        id="T12", paper=_PAPER, kinds=(_E,), where="Section 4.1.2, Equation 10",
+        statement="GSI over all layers with nothing restored multiplies the logits by the product of the factors, so "
+        "the error stays the same while the loss does not.",
+        outcome="exact identity for the error; a marked change of the cross-entropy",
+        reading="The product of the factors has to be positive. " + _TIES, planned=_GROUP,
+    ),
+    Claim(
+        id="T13", paper=_PAPER, kinds=(_E,), where="Section 4.1.2, Equation 11",
+        statement="After GSI over all layers, a softmax temperature equal to the product of the factors gives back the "
+        "original cross-entropy.",
+        outcome="exact identity", reading="The product of the factors has to be positive.", planned=_GROUP,
+    ),
+    Claim(
+        id="T14", paper=_PAPER, kinds=(_E,), where="Section 4.1.3, Equation 12",
+        statement="In a network with biases and without BN, scaling weight and bias of every layer alike is not "
+        "homogeneous: from the second layer on, no common factor can be taken out of the activation.",
+        outcome="the scaled output differs from any multiple of the original one", planned=_GROUP,
+    ),
+    Claim(
+        id="T15", paper=_PAPER, kinds=(_E,), where="Section 4.1.3, Equations 13 to 15",
+        statement="Rectified scale invariance (RSI): when the bias of each scaled layer takes the product of all "
+        "factors up to that layer, the output is multiplied by the whole product and the next weight can restore the "
+        "function.",
+        outcome="exact identity",
+        reading="The bias factor before Equation 13 replaces α_{l+1} (α_l is printed), and the bias in Equation 15 is "
+        "b_{l+r+1} (b_{l+r} is printed).",
+        planned=_GROUP,
+    ),
+    Claim(
+        id="T16", paper=_PAPER, kinds=(_E,), where="Section 4.1.4, Equations 16 to 18",
+        statement="Normalised scale invariance (NSI): batch normalisation with batch statistics and η = 0 does not see "
+        "the scale of the layer that feeds it.",
+        outcome="exact identity once η is neglected",
+        reading="Equation 18 needs the order convolution, BN, ReLU; its α_t is α_l, and scaling turns η into η/α². "
+        + _NSI_LAST_BIAS,
+        planned=_GROUP,
+    ),
+    Claim(
+        id="T17", paper=_PAPER, kinds=(_E,), where="Section 4.1.4",
+        statement="Fully connected layers without BN that follow convolutions with BN depart from NSI, but still obey "
+        "RSI.",
+        outcome="stated for networks of convolutions with BN and a fully connected head", reading=_NSI_LAST_BIAS,
+        planned=_GROUP,
+    ),
+    Claim(
+        id="T18", paper=_PAPER, kinds=(_Q,), where="Section 4.1.4",
+        statement="In a network with biases and without BN, how far αθ performs from θ is set by the size of the "
+        "biases; without biases, or with BN, the two perform alike.",
+        outcome="argued from Equation 12, tested in Appendix A.2 only",
+        planned="needs a series of networks that differ in the size of their biases",
+    ),
+    Claim(
+        id="T19", paper=_PAPER, kinds=(_E, _Q), where="Appendix A.2, Figure 11",
+        statement="For a 128-512-128 ReLU network whose last biases are set to one constant, the mean squared "
+        "difference between the outputs of αθ_F and of RSI(θ_F, α) grows with that constant and falls as α grows.",
+        outcome="grows with the bias, falls with α",
+        reading="With RSI not restored the difference is α²(1−α)²b², which peaks at α = 1/2; falling with α fits "
+        "outputs that are restored.",
+        planned=_GROUP,
+    ),
+    Claim(
+        id="T20", paper=_PAPER, kinds=(_Q,), where="Section 4.2, Equation 19",
+        statement="For a fixed noise ε, the error of αθ_F + (1−α)ε rises as α falls from 1 to 0; MLI is the case ε = "
+        "θ₀.",
+        outcome="seen for every noise of Section 5.1 and most of Appendix A.3; not claimed for arbitrary ε",
+        planned="needs the noise generators",
+    ),
+    Claim(
+        id="T21", paper=_PAPER, kinds=(_S,), where="Appendix A.3, Figure 12 (left)",
+        statement="Of 100 test-error curves from noise drawn by common initialisation methods (binary, Kaiming "
+        "uniform, Kaiming normal, orthogonal) to the same trained network, nearly all are monotone.",
+        outcome="95 of 100 noise curves are monotone", reading=_EVERY_DRAW, planned="needs the noise generators",
+    ),
+    Claim(
+        id="T22", paper=_PAPER, kinds=(_Q,), where="Section 4.2; Appendix A.3, Figure 12 (right)",
+        statement="With the negative gradient of the loss at θ_F as noise, ε = −∇L(θ_F), the test error rises slightly "
+        "near the end of the path, so the noise hypothesis does not cover every ε.",
+        outcome="a slight rise of the test error close to α = 1",
+        reading="The path is αθ_F + (1−α)ε; A.3 prints θ₀ for ε. The claim is about the end of the path only.",
+        planned="needs the gradient noise",
+    ),
+    Claim(
+        id="T23", paper=_PAPER, kinds=(_D,), where="Section 5.1, Definition 5.1, Equation 20",
+        statement="The rapid-descent set A of a curve holds the points from which the next step takes at least the "
+        "share τ of the total drop; it spans the interval [α_S, α_E], and α_S is the length of the plateau before it.",
+        outcome="τ = 0.01 throughout",
+        reading="The denominator of Equation 20 is the total drop J(α=0) − J(α=1), not that of the first step. α_S is "
+        "where the first rapid step starts, α_E where the last one ends. With more than 1/τ steps the set can be "
+        "empty: resample to 50 steps, or say so.",
+    ),
+    Claim(
+        id="T24", paper=_PAPER, kinds=(_D,), where="Section 5.1, Definition 5.2, Equation 21",
+        statement="The relative scale of initial and trained parameters is δ = M(θ₀)/M(θ_F), where M is the mean "
+        "absolute value over all parameters.",
+        outcome="a definition",
+    ),
+    Claim(
+        id="T25", paper=_PAPER, kinds=(_Q,), where="Section 5.1.1, Figure 3; Appendix A.4.1, Figure 13",
+        statement="With θ₀ multiplied by a factor and θ_F kept, the error is monotone at every relative scale δ; α_S "
+        "grows with δ, while the length α_E − α_S of the rapid descent stays about the same.",
+        outcome="monotone at every δ; longer plateaus and an almost constant descent length as δ grows",
+        reading="α_S and α_E are read as in T23: a step is rapid when it takes at least τ of the total drop, and the "
+        "interval runs from the start of the first such step to the end of the last.",
+        planned="needs noise scaled to a chosen δ",
+    ),
+    Claim(
+        id="T26", paper=_PAPER, kinds=(_Q,), where="Section 5.1.2, Figure 3; Appendix A.4.2, Figure 13",
+        statement="With every initial parameter set to one constant that gives a chosen δ, the error is still monotone "
+        "on the way to θ_F.",
+        outcome="monotone at every δ", planned="needs constant noise of a chosen δ",
+    ),
+    Claim(
+        id="T27", paper=_PAPER, kinds=(_Q,), where="Section 5.2, Figure 4",
+        statement="Whether the running statistics of BN are frozen, interpolated, or reset and recomputed on training "
+        "data at each point, the error is monotone; the first two give longer plateaus.",
+        outcome="monotone under all three policies; longer plateaus when frozen or interpolated",
+    ),
+    Claim(
+        id="T28", paper=_PAPER, kinds=(_Q,), where="Section 5.2, Figure 5",
+        statement="From a checkpoint within training to θ_F, interpolating the running statistics of BN produces an "
+        "error barrier; resetting them and warming up over one epoch of training data gives a monotone curve.",
+        outcome="barriers with interpolated statistics, monotone after reset and warm-up",
+        planned="needs checkpoints from within training",
+    ),
+    Claim(
+        id="T29", paper=_PAPER, kinds=(_E, _Q), where="Section 5.3, Figure 6; Appendix A.5, Figure 14",
+        statement="The error of GSI(θ_F, α) without biases and of RSI(θ_F, α) with biases does not depend on α > 0, in "
+        "networks with and without BN.",
+        outcome="flat curves for VGG16/CIFAR-10 and LeNet/SVHN, as predicted", reading=_TIES, planned=_GROUP,
+    ),
+    Claim(
+        id="T30", paper=_PAPER, kinds=(_Q,), where="Section 5.3, Figure 6",
+        statement="On the zero path αθ_F a network with biases and BN has a shorter error plateau than the same "
+        "network with biases alone.",
+        outcome="shorter with BN for VGG16/CIFAR-10, put down to NSI", reading=_NSI_LAST_BIAS,
+        planned="needs matched networks with and without BN and biases",
+    ),
+    Claim(
+        id="T31", paper=_PAPER, kinds=(_Q,), where="Section 5.3, Figure 6; Appendix A.5, Figure 14",
+        statement="With noise of constant size, the error of αθ_F + θ₀ falls as α grows: the scaled network becomes "
+        "more robust to noise.",
+        outcome="falls with α for VGG16/CIFAR-10 and LeNet/SVHN", planned="needs the plane path αθ_F + βθ₀",
+    ),
+    Claim(
+        id="T32", paper=_PAPER, kinds=(_Q,), where="Appendix A.5, Figure 14",
+        statement="In a LeNet with BN after convolutions, the biases of the fully connected layers weaken NSI, while "
+        "RSI still holds.",
+        outcome="as stated, LeNet/SVHN", reading=_NSI_LAST_BIAS, planned=_GROUP,
+    ),
+    Claim(
+        id="T33", paper=_PAPER, kinds=(_Q,), where="Section 5.4, Figure 7; Appendices A.6 and B.3, Figure 15",
+        statement="Training with a large learning rate, or with Adam, produces networks whose train loss is not "
+        "monotone on the line from θ₀ to θ_F; SGD with a small learning rate does not.",
+        outcome="violations for ResNet20/CIFAR-100 among SGD and Adam with learning rates 0.01, 0.03, 0.1, 0.3",
+    ),
+    Claim(
+        id="T34", paper=_PAPER, kinds=(_Q,), where="Section 5.4, Figure 8; Appendix A.6, Figure 16",
+        statement="The biases of networks that violate MLI spread more widely around zero than those of networks that "
+        "satisfy it.",
+        outcome="wider bias distributions with large learning rates and with Adam",
+        reading="Shifts of BN layers and biases of other layers are reported apart.",
+        planned="needs violators and others matched by learning rate",
+    ),
+    Claim(
+        id="T35", paper=_PAPER, kinds=(_Q,), where="Section 5.5, Figure 9; Appendix A.7, Figures 17 to 19",
+        statement="On the surface αθ_F + βθ₀ with α in [0, 1] and β in [−1, 1], the diagonal from (0, 1) to (1, 0) is "
+        "the MLI curve and is monotone; the error is asymmetric in β, more so in networks with BN.",
+        outcome="monotone diagonal and marked asymmetry in all four settings",
+        reading="The asymmetry is between the two sides of β = 0; the text prints α = 0.",
+        planned="needs the plane path αθ_F + βθ₀",
+    ),
+    Claim(
+        id="T36", paper=_PAPER, kinds=(_Q,), where="Abstract; Sections 4.2 and 5.3",
+        statement="MLI is determined jointly by scale invariance and robustness to noise: neither alone predicts the "
+        "error curve, the two together do.",
+        outcome="the central hypothesis, said to be confirmed by Figures 6 and 14",
+        planned="needs the rectified path and the plane path to tell the two parts apart",
+    ),
+    Claim(
+        id="T37", paper=_PAPER, kinds=(_Q,), where="Section 5.4",
+        statement="The spread of the biases causes violations rather than going along with them: between the same end "
+        "points of a violator, interpolating the biases homogeneously, with the exponents of RSI, removes the "
+        "violation.",
+        outcome="the paper argues the cause; the intervention is not in it",
+        planned="needs a path that interpolates biases homogeneously",
+    ),
+    Claim(
+        id="T38", paper=_PAPER, kinds=(_Q,), where="Section 5.5, Figure 9",
+        statement="At α = 1 the surface of T35 shows robustness to noise: the error of θ_F + βθ₀ rises with the size "
+        "of β.",
+        outcome="shown for ResNet20/CIFAR-100", planned="needs the plane path αθ_F + βθ₀",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Loss and error at every point of a path."""

@@ -1,0 +1,94 @@
+"""What becomes of normalisation layers' running statistics along a path (Tao et al. 2024, Section 5.2).
+
+`freeze` keeps the final state's, `interpolate` moves them with the path's own coefficients, and `recalibrate` resets
+them at every point and takes the exact cumulative average over calibration batches of a fixed size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from mli_check.data.dataset import Dataset
+from mli_check.errors import OptionError, UnknownNameError
+
+POLICIES = ("freeze", "interpolate", "recalibrate")
+
+
+@dataclass(frozen=True)
+class NormStats:
+    """A policy with what it needs; `calibration` is None unless the policy is `recalibrate`."""
+
+    policy: str | None
+    calibration: Dataset | None = None
+    batch: int | None = None
+
+    @property
+    def of_path(self) -> str:
+        """How the path itself treats the statistics: what it sets is overwritten by a recalibration."""
+        return "interpolate" if self.policy == "interpolate" else "freeze"
+
+    def to(self, device: torch.device) -> NormStats:
+        """The same policy with its calibration data on a device."""
+        return self if self.calibration is None else replace(self, calibration=self.calibration.to(device))
+
+
+def tracking_layers(model: nn.Module) -> list[_NormBase]:
+    """The layers that keep running statistics."""
+    return [layer for layer in model.modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
+
+
+def resolve(model: nn.Module, policy: str | None, calibration: Dataset | None, batch: int) -> NormStats:
+    """Check the policy against the model and the calibration data; None as a policy means `recalibrate` if it matters.
+
+    Raises UnknownNameError for another policy and OptionError for `recalibrate` without calibration data: test data
+    is never used in its place.
+    """
+    if policy is not None and policy not in POLICIES:
+        raise UnknownNameError("policy for norm_stats", policy, POLICIES)
+    if policy is None and not tracking_layers(model):
+        return NormStats(None)
+    if policy in ("freeze", "interpolate"):
+        return NormStats(policy)
+    if calibration is None:
+        raise OptionError(
+            "norm_stats='recalibrate' needs `calibration`, a dataset to take batch statistics from (the training data); "
+            "pass calibration=..., or choose norm_stats='freeze' (the final network's statistics) or 'interpolate'"
+        )
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 2:
+        raise OptionError(f"`calibration_batch` must be a whole number of at least 2, got {batch!r}")
+    if len(calibration) % batch == 1:
+        raise OptionError(
+            f"calibration_batch={batch} leaves one of {len(calibration)} examples for a batch of its own, which has no "
+            "variance; choose another size or drop an example"
+        )
+    return NormStats("recalibrate", calibration, min(batch, len(calibration)))
+
+
+def recalibrate(model: nn.Module, calibration: Dataset, batch: int) -> None:
+    """Reset `model`'s running statistics and average them over the batches of `calibration`, every batch alike.
+
+    Only the normalisation layers are put into training mode, so dropout stays off. Changes `model`.
+    """
+    layers = tracking_layers(model)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.train()
+    for index, start in enumerate(range(0, len(calibration), batch)):
+        for layer in layers:
+            layer.momentum = 1 / (index + 1)
+        call(model, calibration, slice(start, start + batch))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
+
+
+def call(model: nn.Module, data: Dataset, rows: slice) -> Tensor:
+    """The model's outputs on some examples; a dict of inputs is passed as keywords."""
+    if isinstance(data.inputs, Tensor):
+        return model(data.inputs[rows])  # type: ignore[no-any-return]
+    return model(**{name: part[rows] for name, part in data.inputs.items()})  # type: ignore[no-any-return]

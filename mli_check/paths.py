@@ -1,0 +1,187 @@
+"""Paths as spans: theta(c) = sum_j c_j * theta_j over a few basis states, with a coefficient per point and tensor.
+
+Every path of the papers is such an affine family, so one evaluator serves all of them, and what depends on a basis
+state alone can be computed once for all points. A path refers to its states; it neither copies nor changes them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mli_check.errors import OptionError
+from mli_check.states import State, check_same, is_running_statistic
+
+Point = tuple[float, ...]
+Coefficients = tuple[float, ...]
+
+
+class Span(ABC):
+    """An affine family of states over the basis `basis`; `anchor` is the index of the trained network's state.
+
+    A point is a tuple of `dimension` numbers. Subclasses say which coefficients each basis state has there.
+    """
+
+    basis: tuple[State, ...]
+    anchor: int
+    dimension: int = 1
+    label: str
+
+    @abstractmethod
+    def coefficients(self, point: Point) -> Coefficients:
+        """One coefficient a basis state: what moves the tensors that have no coefficients of their own."""
+
+    def tensor_coefficients(self, point: Point) -> Mapping[str, Coefficients]:
+        """The tensors that do not follow `coefficients` at this point, with their own."""
+        return {}
+
+    @property
+    def final(self) -> State:
+        """The trained network's state: where the path ends."""
+        return self.basis[self.anchor]
+
+    @property
+    def end(self) -> Point:
+        """The point at which the path reaches `final`."""
+        return (1.0,)
+
+    def state(self, point: Point | float, norm_stats: str = "interpolate") -> dict[str, Tensor]:
+        """The state at a point: new tensors. Floating tensors move; integer tensors are the final state's.
+
+        Running statistics of normalisation layers move with `norm_stats="interpolate"` and stay with `"freeze"`.
+        """
+        return dict(self.tensors(point, norm_stats))
+
+    def tensors(self, point: Point | float, norm_stats: str = "interpolate") -> Iterator[tuple[str, Tensor]]:
+        """What `state` holds, one tensor at a time."""
+        at = (float(point),) if isinstance(point, int | float) else tuple(map(float, point))
+        if len(at) != self.dimension:
+            raise OptionError(f"a point of {self.label} has {self.dimension} coordinate(s), got {at}")
+        common, own = self.coefficients(at), self.tensor_coefficients(at)
+        for name, tensor in self.final.items():
+            stays = not tensor.is_floating_point() or (is_running_statistic(name) and norm_stats == "freeze")
+            yield name, tensor.detach().clone() if stays else self._combine(name, own.get(name, common))
+
+    def _combine(self, name: str, coefficients: Coefficients) -> Tensor:
+        """sum_j c_j * theta_j, leaving out zero coefficients, because 0 * NaN is NaN; c_j = 1 copies exactly."""
+        total: Tensor | None = None
+        for coefficient, state in zip(coefficients, self.basis, strict=True):
+            if coefficient == 0:
+                continue
+            tensor = state[name].detach()
+            term = tensor.clone() if coefficient == 1 else tensor * coefficient
+            total = term if total is None else total.add_(term.to(total.device))
+        return torch.zeros_like(self.final[name]) if total is None else total
+
+
+class LinearPath(Span):
+    """(1 - alpha) * init + alpha * final (Tao et al. 2024, Eq. 1 and 2; Lucas et al. 2020, Eq. 1).
+
+    `only`, a name pattern or several (`"*.bias"`), moves the tensors that match and leaves the rest at `final`.
+    `exponents` maps tensor names to k: those move as (1 - alpha)**k * init + alpha**k * final, which is how a bias of
+    depth k interpolates homogeneously. 0**0 is 1. Raises StateMismatchError where the states differ in their tensors,
+    OptionError for a pattern or a name that matches none and for negative exponents.
+    """
+
+    def __init__(
+        self,
+        init: State,
+        final: State,
+        *,
+        only: str | Sequence[str] | None = None,
+        exponents: Mapping[str, float] | None = None,
+    ) -> None:
+        check_same(init, final, "init", "final")
+        self.basis, self.anchor = (init, final), 1
+        self.exponents = _checked_exponents(exponents or {}, final)
+        self.still = _not_matching(only, final)
+        self.label = "LinearPath" + (f"(only={only!r})" if only is not None else "")
+
+    def coefficients(self, point: Point) -> Coefficients:
+        """(1 - alpha, alpha)."""
+        return (1 - point[0], point[0])
+
+    def tensor_coefficients(self, point: Point) -> Mapping[str, Coefficients]:
+        """(0, 1) for what `only` leaves at final; powers for `exponents`."""
+        own = {name: (_power(1 - point[0], k), _power(point[0], k)) for name, k in self.exponents.items()}
+        return own | {name: (0.0, 1.0) for name in self.still}
+
+
+class ScaledPath(Span):
+    """alpha * final (Tao et al. 2024, Eq. 3); `exponents` scales the named tensors by alpha**k instead."""
+
+    def __init__(self, final: State, *, exponents: Mapping[str, float] | None = None) -> None:
+        self.basis, self.anchor = (final,), 0
+        self.exponents = _checked_exponents(exponents or {}, final)
+        self.label = "ScaledPath"
+
+    def coefficients(self, point: Point) -> Coefficients:
+        """(alpha,)."""
+        return (point[0],)
+
+    def tensor_coefficients(self, point: Point) -> Mapping[str, Coefficients]:
+        """Powers for `exponents`."""
+        return {name: (_power(point[0], k),) for name, k in self.exponents.items()}
+
+
+class Plane(Span):
+    """alpha * final + beta * noise over points (alpha, beta) (Tao et al. 2024, Section 5.5)."""
+
+    dimension = 2
+
+    def __init__(self, final: State, noise: State) -> None:
+        check_same(noise, final, "noise", "final")
+        self.basis, self.anchor = (final, noise), 0
+        self.label = "Plane"
+
+    @property
+    def end(self) -> Point:
+        """(1, 0)."""
+        return (1.0, 0.0)
+
+    def coefficients(self, point: Point) -> Coefficients:
+        """(alpha, beta)."""
+        return point
+
+
+def grid(points: int = 51, alphas: Sequence[float] | None = None) -> np.ndarray:
+    """The alphas of a curve: `alphas` as given, or `points` equal steps on [0, 1], both ends included.
+
+    Raises OptionError for fewer than 2 points or alphas that do not increase.
+    """
+    if alphas is None:
+        if not isinstance(points, int) or isinstance(points, bool) or points < 2:
+            raise OptionError(f"`points` must be a whole number of at least 2, got points={points!r}")
+        return np.linspace(0.0, 1.0, points)
+    values = np.asarray(alphas, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.all(np.isfinite(values)) or not np.all(np.diff(values) > 0):
+        raise OptionError(f"`alphas` must be at least 2 finite, increasing numbers, got {alphas!r}")
+    return values
+
+
+def _power(base: float, exponent: float) -> float:
+    return 1.0 if exponent == 0 else base**exponent
+
+
+def _checked_exponents(exponents: Mapping[str, float], final: State) -> dict[str, float]:
+    for name, exponent in exponents.items():
+        if name not in final:
+            raise OptionError(f"`exponents` names {name!r}, which the state does not have: {', '.join(final)}")
+        if not exponent >= 0:
+            raise OptionError(f"`exponents` has {exponent!r} for {name!r}; exponents must not be negative")
+    return dict(exponents)
+
+
+def _not_matching(only: str | Sequence[str] | None, final: State) -> list[str]:
+    if only is None:
+        return []
+    patterns = [only] if isinstance(only, str) else list(only)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in final):
+            raise OptionError(f"`only` pattern {pattern!r} matches no tensor of {', '.join(final)}")
+    return [name for name in final if not any(fnmatchcase(name, pattern) for pattern in patterns)]

@@ -1,0 +1,86 @@
+"""Charts: a chart of the results becomes a Vega-Lite specification that carries its own data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mli_check.report.libraries import load
+
+DATA = "curves"  # the name of the data set in the specification, one row a curve
+_HEIGHT = 260
+_FEW_POINTS = 15  # curves with no more points than this show them
+
+
+def spec(chart: Mapping[str, Any]) -> dict[str, Any]:
+    """The Vega-Lite specification of one chart of a results document.
+
+    Every curve is one row and is unrolled against the common grid of x by the chart itself, so that the page
+    holds each number once. A gap in a curve (null) stays a gap. Hovering shows the nearest point and lifts its curve; a click
+    on the legend isolates a group.
+    """
+    alt = load("altair")
+    series = chart["series"]
+    groups = list(dict.fromkeys(item["group"] for item in series))
+    rows = [
+        {"curve": number, "group": item["group"], "label": item["label"], "y": item["y"]}
+        for number, item in enumerate(series)
+    ]
+    grid = alt.param(name="grid", value=chart["x"])
+    pick = alt.selection_point(name="pick", fields=["group"], bind="legend")
+    layers = alt.layer(*_layers(alt, chart, groups, pick), data=alt.InlineData(values=rows, name=DATA))
+    unrolled = layers.transform_calculate(x="grid").transform_flatten(["x", "y"])
+    properties = {"width": "container", "height": _HEIGHT, "description": _description(chart, groups)}
+    drawn: dict[str, Any] = unrolled.add_params(grid, pick).properties(**properties).to_dict()
+    del drawn["config"]  # only sizes that are set here anyway
+    return drawn
+
+
+def _layers(alt: Any, chart: Mapping[str, Any], groups: list[str], pick: Any) -> tuple[Any, Any]:
+    """The curves, and over them the points that answer to the pointer."""
+    near = alt.selection_point(
+        name="near", fields=["curve", "x"], nearest=True, on="pointerover", clear="pointerout", empty=False
+    )
+    base = alt.Chart().encode(
+        x=alt.X("x:Q", title=chart["x_label"], scale=alt.Scale(zero=False, nice=False)),
+        y=alt.Y("y:Q", title=chart["y_label"], scale=alt.Scale(zero=True)),
+        color=alt.Color("group:N", sort=groups, title=None, scale=alt.Scale(domain=groups)),
+    )
+    hovered = "near.curve && near.curve[0] === datum.curve"
+    one_each = len(chart["series"]) <= len(groups)
+    alone, faint, width = alt.value(0.95 if one_each else 0.45), alt.value(0.06), alt.value(2 if one_each else 1.25)
+    lines = base.mark_line(aria=False, strokeJoin="round").encode(
+        detail="curve:N",
+        opacity=alt.when(hovered).then(alt.value(1)).when(pick).then(alone).otherwise(faint),
+        strokeWidth=alt.when(hovered).then(alt.value(2.75)).otherwise(width),
+    )
+    shown = alt.when(near).then(alt.value(1))
+    few = len(chart["x"]) <= _FEW_POINTS
+    points = base.mark_point(aria=False, filled=True, size=36).encode(
+        opacity=shown.when(pick).then(alone).otherwise(faint) if few else shown.otherwise(alt.value(0)),
+        tooltip=alt.value({"expr": _tooltip(chart)}),
+    )
+    return lines, points.add_params(near)
+
+
+def _tooltip(chart: Mapping[str, Any]) -> str:
+    """The Vega expression of what the pointer shows.
+
+    Under the pointer lies the Voronoi cell of a point, whose row is `datum.datum`. A list of tooltip fields would do, if
+    Vega-Lite 6.4 did not look for names in `datum` there and find none (its pull request 9707).
+    """
+    row = "(datum.datum || datum)"
+    shown = {
+        "group": f"{row}.group",
+        "curve": f"{row}.label",
+        chart["x_label"]: f"format({row}.x, '.4~g')",
+        chart["y_label"]: f"format({row}.y, '.4~g')",
+    }
+    return "{" + ", ".join(f"{json.dumps(title)}: {value}" for title, value in shown.items()) + "}"
+
+
+def _description(chart: Mapping[str, Any], groups: list[str]) -> str:
+    count = len(chart["series"])
+    curves = "1 curve" if count == 1 else f"{count} curves"
+    return f"{chart['title']}: {curves} of {chart['y_label']} against {chart['x_label']}; {', '.join(groups)}"

@@ -1,0 +1,321 @@
+"""The store of trained runs, addressed by what was trained: train(setting) trains once, then reads.
+
+A run is a folder named by its setting's digest. It is written in a temporary folder of the store, fsynced, and published
+by one atomic rename, so that whoever reads sees a whole run or none. Locks live outside the run folders. Checksums are
+verified on load; a damaged run is set aside and trained again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from mli_check.data import Dataset, load_dataset
+from mli_check.errors import OptionError, StoreError
+from mli_check.progress import Progress
+from mli_check.settings import TRAINING_VERSION, Setting, from_json
+from mli_check.states import to_bytes
+from mli_check.training.fit import Fit, fit
+
+SETTINGS, MANIFEST, HISTORY = "settings.json", "manifest.json", "history.json"
+INIT, FINAL, CHECKPOINTS = "init.safetensors", "final.safetensors", "checkpoints"
+STORE_VARIABLE, DATA_VARIABLE = "MLI_CHECK_STORE", "MLI_CHECK_DATA"
+
+
+class DamagedRunWarning(UserWarning):
+    """A stored run did not match its checksums, was set aside and trained again."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network in the store. States are read when asked for, on the CPU."""
+
+    setting: Setting
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @cached_property
+    def init(self) -> dict[str, Tensor]:
+        """The state before the first step."""
+        return safetensors.torch.load_file(self.folder / INIT)
+
+    @cached_property
+    def final(self) -> dict[str, Tensor]:
+        """The state after the last step."""
+        return safetensors.torch.load_file(self.folder / FINAL)
+
+    @cached_property
+    def checkpoints(self) -> dict[int, dict[str, Tensor]]:
+        """The states kept on the way, by iteration."""
+        files = sorted((self.folder / CHECKPOINTS).glob("*.safetensors")) if self.setting.recipe.checkpoints else []
+        return {int(file.stem): safetensors.torch.load_file(file) for file in files}
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """One entry an epoch: epoch, iteration, lr, train_loss (null where it was not finite)."""
+        entries: list[dict[str, Any]] = json.loads((self.folder / HISTORY).read_text())
+        return entries
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training ended early because the loss was no longer finite."""
+        return self.manifest["diverged_at"] is not None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run as `runs list` shows it: digest, what it is, when and on what it was trained, its size in bytes."""
+
+    digest: str
+    summary: str
+    created: str
+    device: str
+    seconds: float
+    size: int
+    current: bool
+
+
+class Store:
+    """A folder of runs. `root` defaults to the environment's MLI_CHECK_STORE, else the user's cache folder."""
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = Path(root or os.environ.get(STORE_VARIABLE) or _default_root()).expanduser().absolute()
+
+    def folder(self, digest: str) -> Path:
+        """Where the run of that digest is, or would be."""
+        return self.root / "runs" / digest
+
+    def find(self, setting: Setting) -> Run | None:
+        """The stored run of `setting`, its checksums verified; None if there is none or it is damaged."""
+        run, _ = self._read(setting)
+        return run
+
+    def train(
+        self, setting: Setting, data: Dataset | None = None, progress: Progress | None = None
+    ) -> Run:
+        """The run of `setting`: read if it is stored, else trained on `data` (default: the training set it names).
+
+        Two processes that ask for the same run train it once. Raises StoreError if the store cannot be written.
+        """
+        run = self.find(setting)
+        if run is not None:
+            return run
+        with self._writing(), self.lock([setting.digest]):
+            run, fault = self._read(setting)
+            if run is not None:
+                return run  # another process trained it while this one waited
+            self._clear(setting.digest, fault)
+            data = training_data(setting) if data is None else data
+            self.write(setting, fit(setting, data, progress), trainer="fit", group=None)
+            run, fault = self._read(setting)
+            if run is None:
+                raise StoreError(f"the run {setting.digest} cannot be read back from {self.root}: {fault}")
+            return run
+
+    @contextlib.contextmanager
+    def lock(self, digests: Iterable[str]) -> Iterator[None]:
+        """Hold the locks of several runs, taken in sorted order so that two callers cannot block each other."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            for digest in sorted(set(digests)):
+                held.enter_context(FileLock(folder / f"{digest}.lock", mode=0o666))
+            yield
+
+    def write(self, setting: Setting, result: Fit, *, trainer: str, group: str | None) -> Path:
+        """Publish a trained network under its setting's digest; the caller holds that run's lock."""
+        contents = _contents(setting, result)
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        contents[MANIFEST] = _signed(_manifest(setting, result, sums, trainer, group))
+        temporary = self.root / "tmp" / f"{setting.digest}-{os.getpid()}-{uuid.uuid4().hex}"
+        for folder in (temporary, temporary / CHECKPOINTS):
+            if folder == temporary or result.checkpoints:
+                folder.mkdir(parents=True)
+        for name, content in contents.items():
+            _write(temporary / name, content)
+        for folder in {(temporary / name).parent for name in contents}:
+            _sync(folder)
+        target = self.folder(setting.digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(temporary, target)
+        _sync(target.parent)
+        return target
+
+    def runs(self) -> list[Listed]:
+        """All runs that have a manifest, oldest first."""
+        listed = []
+        for folder in sorted((self.root / "runs").glob("*")):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                manifest = json.loads((folder / MANIFEST).read_text())
+                listed.append(
+                    Listed(
+                        digest=folder.name,
+                        summary=manifest["summary"],
+                        created=manifest["created"],
+                        device=manifest["device"],
+                        seconds=manifest["seconds"],
+                        size=_size(folder),
+                        current=manifest["training_version"] == TRAINING_VERSION,
+                    )
+                )
+        return sorted(listed, key=lambda run: run.created)
+
+    def prune(self, *, older_than_days: float | None = None, everything: bool = False, dry: bool = False) -> list[Path]:
+        """Delete what no longer serves and return it: leftovers of killed processes, runs set aside as damaged, runs of
+        another training version, and where asked runs older than so many days, or everything.
+
+        With `dry`, delete nothing. A run that another process is writing right now is left alone.
+        """
+        now = datetime.now(UTC)
+        doomed = [*(self.root / "damaged").glob("*")]
+        for run in self.runs():
+            age = (now - datetime.fromisoformat(run.created)).total_seconds() / 86_400
+            if everything or not run.current or (older_than_days is not None and age > older_than_days):
+                doomed.append(self.folder(run.digest))
+        for leftover in (self.root / "tmp").glob("*"):
+            lock = FileLock(self.root / "locks" / f"{leftover.name.split('-')[0]}.lock")
+            with contextlib.suppress(TimeoutError), lock.acquire(timeout=0):
+                doomed.append(leftover)
+        if not dry:
+            with self._writing():
+                for folder in doomed:
+                    shutil.rmtree(folder)
+        return doomed
+
+    def _read(self, setting: Setting) -> tuple[Run | None, str | None]:
+        """The run, or what is wrong with it; (None, None) where there is none."""
+        folder = self.folder(setting.digest)
+        if not folder.is_dir():
+            return None, None
+        try:
+            signed = (folder / MANIFEST).read_bytes()
+            manifest = json.loads(signed)
+            if _signed(manifest) != signed:
+                return None, f"`{MANIFEST}` does not match its checksum"
+            for name, wanted in manifest["checksums"].items():
+                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != wanted:
+                    return None, f"`{name}` does not match its checksum"
+            stored = from_json((folder / SETTINGS).read_text())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
+            return None, f"{type(error).__name__}: {error}"
+        if stored != setting:
+            return None, f"`{SETTINGS}` is of another setting"
+        return Run(setting, folder, manifest), None
+
+    def _clear(self, digest: str, fault: str | None) -> None:
+        """Under the run's lock: drop what a killed process left, set a damaged run aside."""
+        for leftover in (self.root / "tmp").glob(f"{digest}-*"):
+            shutil.rmtree(leftover)
+        if fault is None:
+            return
+        aside = self.root / "damaged" / f"{digest}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(self.folder(digest), aside)
+        warnings.warn(
+            f"the stored run {digest} is damaged ({fault}); set aside as {aside}, training it again",
+            DamagedRunWarning,
+            stacklevel=3,
+        )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the store {self.root}: {error.strerror or error}; free space there, or name another "
+                f"folder with --store or {STORE_VARIABLE}"
+            ) from error
+
+
+def train(setting: Setting, store: Store | None = None, progress: Progress | None = None) -> Run:
+    """The trained network of `setting`, from the store if it was trained before."""
+    return (store or Store()).train(setting, progress=progress)
+
+
+def training_data(setting: Setting) -> Dataset:
+    """The training set that `setting` names, its subset applied."""
+    data = load_dataset(setting.data.name, "train", root=os.environ.get(DATA_VARIABLE))
+    return data.subset(setting.data.subset) if setting.data.subset else data
+
+
+def _default_root() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mli-check") / "store"
+
+
+def _contents(setting: Setting, result: Fit) -> dict[str, bytes]:
+    history = [
+        {key: None if isinstance(value, float) and value * 0 != 0 else value for key, value in entry.items()}
+        for entry in result.history
+    ]
+    states = {INIT: result.init, FINAL: result.final}
+    states |= {f"{CHECKPOINTS}/{step:08d}.safetensors": state for step, state in result.checkpoints.items()}
+    contents = {name: to_bytes(state) for name, state in states.items()}
+    return contents | {SETTINGS: setting.canonical().encode(), HISTORY: _json(history)}
+
+
+def _manifest(
+    setting: Setting, result: Fit, sums: Mapping[str, str], trainer: str, group: str | None
+) -> dict[str, Any]:
+    return {
+        "digest": setting.digest,
+        "summary": setting.summary,
+        "training_version": TRAINING_VERSION,
+        "trainer": trainer,
+        "group": group,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(result.seconds, 3),
+        "device": result.device,
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "diverged_at": result.diverged_at,
+        "checksums": dict(sums),
+    }
+
+
+def _signed(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest's bytes, with a checksum of its own entries, so that a flipped byte in it is found too."""
+    entries = {name: value for name, value in manifest.items() if name != "checksum"}
+    return _json(entries | {"checksum": hashlib.sha256(_json(entries)).hexdigest()})
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
