@@ -46,3 +46,7 @@ class ResultsError(MliCheckError):
 
 class ReportError(MliCheckError):
     """The report cannot be written, or a library it needs is not installed."""
+
+
+class DamagedRunWarning(UserWarning):
+    """A stored run did not match its checksums, was set aside and is trained again."""

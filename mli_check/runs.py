@@ -28,7 +28,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from mli_check.data import Dataset, load_dataset
-from mli_check.errors import OptionError, StoreError
+from mli_check.errors import DamagedRunWarning, OptionError, StoreError
 from mli_check.progress import Progress
 from mli_check.settings import TRAINING_VERSION, Setting, from_json
 from mli_check.states import to_bytes
@@ -37,10 +37,6 @@ from mli_check.training.fit import Fit, fit
 SETTINGS, MANIFEST, HISTORY = "settings.json", "manifest.json", "history.json"
 INIT, FINAL, CHECKPOINTS = "init.safetensors", "final.safetensors", "checkpoints"
 STORE_VARIABLE, DATA_VARIABLE = "MLI_CHECK_STORE", "MLI_CHECK_DATA"
-
-
-class DamagedRunWarning(UserWarning):
-    """A stored run did not match its checksums, was set aside and trained again."""
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def rise_test(
     zero where there is none. With D_ij the mean paired difference J_j - J_i and SE_ij its standard error with one
     pseudo-count each way (an example of the smallest class, which weighs most): `reproduced` if max(D + 1.96 SE) <= m
     (an intersection-union test, so no correction for the number of pairs); `not reproduced` if max(D - c SE) > m, c
-    being the 1 - `level` quantile of the maximum under a Gaussian-multiplier bootstrap of the centred examples; else
-    `inconclusive`.
+    being the 1 - `level` quantile of the maximum under a Gaussian-multiplier bootstrap of the centred examples, and no
+    less than that of one pair, 1.645 at 5%; else `inconclusive`.
 
     Raises OptionError for fewer than 2 points or examples, errors outside 0 to 1, classes of another length, a negative
     margin or a level not between 0 and 1.
@@ -166,7 +166,11 @@ def _multipliers(seed: int, block: int, replicates: int) -> Floats:
 
 
 def _critical_value(centred: Floats, error: Floats, level: float, replicates: int, seed: int) -> float:
-    """The 1 - level quantile of max over i < j of the bootstrapped (J_j - J_i) / SE_ij."""
+    """The 1 - level quantile of max over i < j of the bootstrapped (J_j - J_i) / SE_ij, at least that of one pair.
+
+    The floor matters where so few examples change that pseudo-counts make up most of every SE, to which the bootstrap
+    adds nothing: without it two examples that both get worse would prove a rise.
+    """
     rows = centred.astype(np.float32)
     draws = np.zeros((replicates, rows.shape[1]), dtype=np.float32)
     for block, start in enumerate(range(0, len(rows), _BLOCK)):
@@ -177,7 +181,7 @@ def _critical_value(centred: Floats, error: Floats, level: float, replicates: in
     for j in range(1, rows.shape[1]):
         scaled = (draws[:, j, None] - draws[:, :j]) / error[:j, j].astype(np.float32)
         np.maximum(maximum, scaled.max(axis=1), out=maximum)
-    return float(np.quantile(maximum, 1 - level))
+    return max(float(np.quantile(maximum, 1 - level)), float(stats.norm.ppf(1 - level)))
 
 
 def _needed(rise: Floats, se: Floats, threshold: float, critical: float, count: int) -> int | None:

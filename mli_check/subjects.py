@@ -59,7 +59,7 @@ SUBJECTS = (
         scale="quick",
         group="fcn4-gaussian",
         setting=_setting("digits-gaussian", _FCN4, _FCN4_RECIPE),
-        test_examples=10_000,
+        test_examples=5_000,
     ),
     Subject(
         name="vgg-digits",

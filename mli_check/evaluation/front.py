@@ -16,7 +16,7 @@ from torch import nn
 from mli_check.curves import Curve, Outcomes, Record, Surface
 from mli_check.data.dataset import Dataset
 from mli_check.errors import DivergedError, OptionError, UnknownNameError
-from mli_check.evaluation import loop, memory, norm_stats
+from mli_check.evaluation import layout, loop, memory, norm_stats
 from mli_check.evaluation.loop import Job, PointResult
 from mli_check.losses import Loss, is_classification, resolve
 from mli_check.paths import Plane, Point, Span, grid
@@ -119,11 +119,15 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
     loss_name, loss = resolve(options.loss)
     axes = [_axes(path, options) for path in paths]
     replica, device = _replica(model, options.device)
-    stats = norm_stats.resolve(replica, options.norm_stats, options.calibration, options.calibration_batch).to(device)
+    stats = norm_stats.resolve(replica, options.norm_stats, options.calibration, options.calibration_batch)
+    stats = stats.map(lambda tensor: tensor.to(device))
     data = data.to(device)
     results = []
     with torch.random.fork_rng(devices=memory.seeded_devices(device)), torch.inference_mode():
         loop.check_outputs(replica, data)
+        notes: tuple[str, ...] = ()
+        if layout.works_channels_last(replica, data):
+            data, stats, notes = data.map(layout.channels_last), stats.map(layout.channels_last), (layout.NOTE,)
         job = Job(
             model=replica,
             data=data,
@@ -135,12 +139,17 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
             progress=bar("evaluating") if options.progress is True else options.progress or None,
         )
         for path, axis in zip(paths, axes, strict=True):
-            results.append(_one(job, path, axis, options, device))
+            results.append(_one(job, path, axis, options, device, notes))
     return results
 
 
 def _one(
-    job: Job, path: Span, axes: tuple[np.ndarray, ...], options: Options, device: torch.device
+    job: Job,
+    path: Span,
+    axes: tuple[np.ndarray, ...],
+    options: Options,
+    device: torch.device,
+    notes: tuple[str, ...],
 ) -> Curve | Surface:
     """The curve or surface of one path."""
     started = time.perf_counter()
@@ -161,6 +170,7 @@ def _one(
         examples=len(job.data),
         batch_size=job.batch_size,
         seconds=time.perf_counter() - started,
+        notes=notes,
     )
     return _assemble(job, axes, measured, record, checkpoint)
 

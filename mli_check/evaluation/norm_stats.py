@@ -6,9 +6,9 @@ them at every point and takes the exact cumulative average over calibration batc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -31,9 +31,9 @@ class NormStats:
         """How the path itself treats the statistics: what it sets is overwritten by a recalibration."""
         return "interpolate" if self.policy == "interpolate" else "freeze"
 
-    def to(self, device: torch.device) -> NormStats:
-        """The same policy with its calibration data on a device."""
-        return self if self.calibration is None else replace(self, calibration=self.calibration.to(device))
+    def map(self, change: Callable[[Tensor], Tensor]) -> NormStats:
+        """The same policy with `change` applied to its calibration data."""
+        return self if self.calibration is None else replace(self, calibration=self.calibration.map(change))
 
 
 def tracking_layers(model: nn.Module) -> list[_NormBase]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mli_check.report.libraries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DATA = "curves"  # the name of the data set in the specification, one row a curve
 _HEIGHT = 260
@@ -16,9 +18,9 @@ _FEW_POINTS = 15  # curves with no more points than this show them
 def spec(chart: Mapping[str, Any]) -> dict[str, Any]:
     """The Vega-Lite specification of one chart of a results document.
 
-    Every curve is one row and is unrolled against the common grid of x by the chart itself, so that the page
-    holds each number once. A gap in a curve (null) stays a gap. Hovering shows the nearest point and lifts its curve; a click
-    on the legend isolates a group.
+    Every curve is one row and is unrolled against the common grid of x by the chart itself, so that the page holds each
+    number once. A gap in a curve (null) stays a gap. Hovering shows the nearest point and lifts its curve; a click on
+    the legend isolates a group.
     """
     alt = load("altair")
     series = chart["series"]
@@ -31,8 +33,8 @@ def spec(chart: Mapping[str, Any]) -> dict[str, Any]:
     pick = alt.selection_point(name="pick", fields=["group"], bind="legend")
     layers = alt.layer(*_layers(alt, chart, groups, pick), data=alt.InlineData(values=rows, name=DATA))
     unrolled = layers.transform_calculate(x="grid").transform_flatten(["x", "y"])
-    properties = {"width": "container", "height": _HEIGHT, "description": _description(chart, groups)}
-    drawn: dict[str, Any] = unrolled.add_params(grid, pick).properties(**properties).to_dict()
+    sized = unrolled.properties(width="container", height=_HEIGHT, description=_description(chart, groups))
+    drawn: dict[str, Any] = sized.add_params(grid, pick).to_dict()
     del drawn["config"]  # only sizes that are set here anyway
     return drawn
 
@@ -45,7 +47,7 @@ def _layers(alt: Any, chart: Mapping[str, Any], groups: list[str], pick: Any) ->
     base = alt.Chart().encode(
         x=alt.X("x:Q", title=chart["x_label"], scale=alt.Scale(zero=False, nice=False)),
         y=alt.Y("y:Q", title=chart["y_label"], scale=alt.Scale(zero=True)),
-        color=alt.Color("group:N", sort=groups, title=None, scale=alt.Scale(domain=groups)),
+        color=alt.Color("group:N", title=None, scale=alt.Scale(domain=groups), legend=_legend(alt, groups)),
     )
     hovered = "near.curve && near.curve[0] === datum.curve"
     one_each = len(chart["series"]) <= len(groups)
@@ -64,11 +66,19 @@ def _layers(alt: Any, chart: Mapping[str, Any], groups: list[str], pick: Any) ->
     return lines, points.add_params(near)
 
 
+def _legend(alt: Any, groups: list[str]) -> Any:
+    """A legend above the plot, in as many columns as fit its width."""
+    entry = 36 + 7 * max(map(len, groups), default=0)  # pixels, for letters of common width
+    room = "(isFinite(containerSize()[0]) ? containerSize()[0] : 300)"  # not `width`, which the legend's height changes
+    columns, limit = f"max(1, floor(({room} - 40) / {entry}))", f"max(60, {room} - 90)"
+    return alt.Legend(orient="top", direction="horizontal", columns={"expr": columns}, labelLimit={"expr": limit})
+
+
 def _tooltip(chart: Mapping[str, Any]) -> str:
     """The Vega expression of what the pointer shows.
 
-    Under the pointer lies the Voronoi cell of a point, whose row is `datum.datum`. A list of tooltip fields would do, if
-    Vega-Lite 6.4 did not look for names in `datum` there and find none (its pull request 9707).
+    Under the pointer lies the Voronoi cell of a point, whose row is `datum.datum`. A list of tooltip fields would do,
+    if Vega-Lite 6.4 did not look for names in `datum` there and find none (its pull request 9707).
     """
     row = "(datum.datum || datum)"
     shown = {

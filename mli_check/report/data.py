@@ -21,7 +21,10 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One results document without its records: when, where and with what it was made."""
+    """One results document without its records: when, where and with what it was made.
+
+    `finished` is empty for a run that was killed; `created` then dates it.
+    """
 
     number: int
     scale: str
@@ -73,6 +76,7 @@ class Result:
     settings: tuple[tuple[str, str], ...]
     charts: tuple[ChartRecord, ...]
     device: str
+    threads: str
     date: str
     took: str
     reproduce: str
@@ -150,7 +154,7 @@ class Content:
 
     @property
     def dates(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(run.finished for run in self.runs))
+        return tuple(dict.fromkeys(run.finished or run.created for run in self.runs))
 
 
 def build(documents: Sequence[Document]) -> Content:
@@ -176,7 +180,7 @@ def _run(number: int, document: Document) -> Run:
         device=environment["device"],
         command=document["command"],
         created=_date(document["created"]),
-        finished=_date(document["finished"]),
+        finished=_date(document["finished"]) if document["finished"] else "",
         environment=tuple((name.replace("_", "-"), str(value)) for name, value in environment.items()),
         passed=tests["passed"],
         failed=tests["failed"],
@@ -238,6 +242,7 @@ def _result(claim_id: str, record: Document, run: Run, anchors: _Anchors) -> Res
         settings=tuple((setting["digest"], setting["summary"]) for setting in record["settings"]),
         charts=charts,
         device=record["device"],
+        threads=_count(record.get("threads")),
         date=_date(record["date"]),
         took=numbers.duration(record["seconds"]),
         reproduce=record["reproduce"],
@@ -246,7 +251,8 @@ def _result(claim_id: str, record: Document, run: Run, anchors: _Anchors) -> Res
 
 
 def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    """A number of things, empty if there are none to speak of."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if value else ""
 
 
 def _detail(value: float | str | None) -> tuple[str, str]:

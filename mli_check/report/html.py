@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mli_check.errors import ReportError
 from mli_check.report import charts, data
 from mli_check.report.libraries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _SYMBOLS = {
     "reproduced": "✓",
@@ -63,7 +65,7 @@ def render(documents: Sequence[Mapping[str, Any]]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["symbols"] = _SYMBOLS
-    environment.filters["typeset"] = _typeset
+    environment.filters["typeset"] = typeset
 
     def source(name: str) -> str:
         text: str = environment.loader.get_source(environment, name)[0]
@@ -74,7 +76,7 @@ def render(documents: Sequence[Mapping[str, Any]]) -> str:
         content=content,
         style=source("page.css"),
         payload=json_for_script(specs),
-        library=_drawing_library(),
+        library=drawing_library(),
         scripts=[source(name) for name in _SCRIPTS],
     )
     return page
@@ -88,7 +90,7 @@ def json_for_script(value: Any) -> str:
     return text
 
 
-def _typeset(text: str) -> Any:
+def typeset(text: str) -> Any:
     """Text as markup in which `θ_F`, `b_{l+1}` and `n^(−1/2)` have real indices and exponents."""
     markupsafe = load("markupsafe")
     tags = {"_": "sub", "^": "sup"}
@@ -101,7 +103,7 @@ def _typeset(text: str) -> Any:
 
 
 @cache
-def _drawing_library() -> str:
+def drawing_library() -> str:
     """Vega, Vega-Lite and vega-embed as one script."""
     bundle: str = load("vl_convert").javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")

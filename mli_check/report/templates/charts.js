@@ -4,17 +4,14 @@
 
   const specs = JSON.parse(document.getElementById("chart-specs").textContent);
   const views = new Map(); // chart id -> Vega view, for whoever wants to look at the numbers
-  const stages = new Map(); // chart id -> what the empty stage held
+  const stages = new Map(); // chart id -> what the empty stage held, and its width
 
   // Colours are the page's own variables, so a chart follows the colour scheme without being drawn again.
-  function look(width, groups) {
-    const font = getComputedStyle(document.body).fontFamily;
-    const longest = Math.max(...groups.map((group) => group.length));
-    const entry = Math.min(longest * 6.5 + 36, width);
+  function look() {
     const ink = "var(--ink-soft)";
     return {
       background: "transparent",
-      font,
+      font: getComputedStyle(document.body).fontFamily,
       axis: {
         domainColor: "var(--rule-strong)", gridColor: "var(--rule)", tickColor: "var(--rule-strong)",
         labelColor: ink, titleColor: ink, titleFontWeight: "normal",
@@ -24,8 +21,7 @@
       axisY: { domain: false, ticks: false, tickCount: 5 },
       legend: {
         orient: "top", direction: "horizontal", labelColor: "var(--ink)", labelFontSize: 12, offset: 12,
-        symbolType: "stroke", symbolStrokeWidth: 3, symbolSize: 180, labelLimit: Math.max(60, width - 50),
-        columns: Math.max(1, Math.floor((width - 20) / entry)), columnPadding: 18,
+        symbolType: "stroke", symbolStrokeWidth: 3, symbolSize: 180, columnPadding: 18,
       },
       range: { category: [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `var(--curve-${number})`) },
       view: { stroke: null },
@@ -40,11 +36,9 @@
   async function draw(figure) {
     if (stages.has(figure.id)) return;
     const stage = figure.querySelector(".stage");
-    const spec = specs[figure.id];
-    const groups = [...new Set(spec.data.values.map((curve) => curve.group))];
-    stages.set(figure.id, stage.innerHTML);
-    const config = look(stage.clientWidth, groups);
-    const { view } = await vegaEmbed(stage, spec, { renderer: "svg", actions: false, defaultStyle: false, config });
+    stages.set(figure.id, { empty: stage.innerHTML, width: stage.clientWidth });
+    const options = { renderer: "svg", actions: false, defaultStyle: false, config: look() };
+    const { view } = await vegaEmbed(stage, specs[figure.id], options);
     if (!stages.has(figure.id)) return view.finalize(); // closed meanwhile
     views.set(figure.id, view);
     const pick = figure.querySelector("[data-pick]");
@@ -56,7 +50,7 @@
     views.get(figure.id)?.finalize();
     views.delete(figure.id);
     const stage = figure.querySelector(".stage");
-    stage.innerHTML = stages.get(figure.id);
+    stage.innerHTML = stages.get(figure.id).empty;
     stages.delete(figure.id);
     const pick = figure.querySelector("[data-pick]");
     if (pick) pick.value = "";
@@ -99,6 +93,19 @@
   }
   for (const claim of document.querySelectorAll("details.claim")) {
     claim.addEventListener("toggle", () => { if (!claim.open) claim.querySelectorAll("figure.chart").forEach(clear); });
+  }
+
+  // Vega widens or narrows a chart by itself, but does not make room for a legend that then needs more lines.
+  let settled;
+  addEventListener("resize", () => { clearTimeout(settled); settled = setTimeout(fit, 200); });
+  function fit() {
+    for (const [id, { width }] of [...stages]) {
+      const figure = document.getElementById(id);
+      if (figure.querySelector(".stage").clientWidth === width) continue;
+      clear(figure);
+      near.unobserve(figure);
+      near.observe(figure); // draws it if it is in sight
+    }
   }
   addEventListener("beforeprint", () => document.querySelectorAll("details[open] figure.chart").forEach(draw));
 

@@ -7,7 +7,7 @@
 
   // A link to a claim, or to a result in it, opens the claim; one that is filtered away comes back.
   function follow() {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = document.getElementById(location.hash.slice(1));
     const claim = target?.closest("details.claim");
     if (!claim) return;
     if (claim.hidden) window.mliCheck.showEverything();

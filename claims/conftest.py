@@ -1,0 +1,84 @@
+"""The options --device and --scale, and the fixtures `subject` and `bench` that claims are built on.
+
+Under pytest-xdist the controlling process loads this file too, and runs no claim: so torch is imported in the fixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mli_check import subjects
+from mli_check.subjects import Subject
+
+if TYPE_CHECKING:
+    from mli_check.workbench import Workbench
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for name, default, text in (
+        ("--device", "cpu", "where to train and evaluate: cpu, cuda (cpu)"),
+        ("--scale", "quick", "size of the subjects (quick)"),
+    ):
+        try:
+            parser.addoption(name, default=default, help=text)
+        except ValueError:  # another plugin has this option already: its value is read instead
+            continue
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    scale = config.getoption("--scale") or "quick"
+    if scale not in subjects.SCALES:
+        raise pytest.UsageError(f"unknown --scale {scale!r}; known: {', '.join(subjects.SCALES)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Claims on subjects of one group share their curves, so pytest-xdist is asked to keep them in one process.
+
+    First, because pytest-xdist reads the marks in the same hook.
+    """
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and "subject" in callspec.params:
+            item.add_marker(pytest.mark.xdist_group(subjects.get(callspec.params["subject"]).group))
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """The subject that the claim is parametrised with, by name: `parametrize("subject", [...], indirect=True)`."""
+    return subjects.get(request.param)
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """The device of --device, checked once."""
+    import torch
+
+    chosen = request.config.getoption("--device") or "cpu"
+    try:
+        torch.zeros((), device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        pytest.exit(f"--device={chosen!r} cannot be used here: {str(error).splitlines()[0]}", returncode=2)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def bench(request: pytest.FixtureRequest, device: str) -> Callable[[Subject | str], Workbench]:
+    """A function: the workbench of a subject, the same one at every call."""
+    from mli_check.runs import Store
+    from mli_check.workbench import Workbench
+
+    store = Store(request.config.getoption("--mli-store"))
+    offset = request.config.getoption("--mli-seed-offset")
+    benches: dict[str, Workbench] = {}
+
+    def of(subject: Subject | str) -> Workbench:
+        chosen = subjects.get(subject) if isinstance(subject, str) else subject
+        if chosen.name not in benches:
+            benches[chosen.name] = Workbench(chosen, store, offset=offset, device=device)
+        return benches[chosen.name]
+
+    return of

@@ -1,0 +1,48 @@
+"""T1, T2, T4: test error falls monotonically towards the trained network, whatever the path starts from."""
+
+from __future__ import annotations
+
+import pytest
+
+from mli_check.verdicts import Ruling, never_rises
+from mli_check.workbench import LEFT_ENDS, error_chart
+
+SUBJECTS = ["fcn4-digits", "fcn4-gaussian", "vgg-digits", "vgg-bn-digits"]
+
+criterion = never_rises
+
+
+def judge(mli, bench, subject, left: str) -> None:
+    """Measure the path from `left` in every network of the subject, and record the verdict."""
+    table = bench(subject)
+    curves = table.curves(left)
+    ruling: Ruling = criterion(table.rise_tests(curves))
+    chart = error_chart(f"Test error from {LEFT_ENDS[left]} to the trained network", {subject.title: curves})
+    mli.record(ruling, subject=subject.name, charts=[chart], settings=table.settings, device=table.device)
+
+
+@pytest.mark.claim(id="T1")
+@pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
+def test_error_falls_from_the_own_initialisation(mli, bench, subject):
+    """From theta_0 to theta_F (Eq. 1), 51 points: in none of at least 10 networks does the class-balanced, tie-aware
+    test error rise anywhere by more than 5% of its total drop. Reproduced if the rise test bounds the rise of every
+    network below that margin; not reproduced if the rise of any network surely exceeds it, at level 0.05 over all
+    networks; else inconclusive. BN statistics are recalculated at every point.
+    """
+    judge(mli, bench, subject, "own")
+
+
+@pytest.mark.claim(id="T2")
+@pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
+def test_error_falls_from_an_unrelated_initialisation(mli, bench, subject):
+    """From theta_0', a fresh draw of the same initialisation for each network, to theta_F (Eq. 2): judged like T1.
+    Every draw must hold, so one draw whose rise surely exceeds the margin is enough to refute.
+    """
+    judge(mli, bench, subject, "unrelated")
+
+
+@pytest.mark.claim(id="T4")
+@pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
+def test_error_falls_from_zero(mli, bench, subject):
+    """Along alpha * theta_F (Eq. 3): judged like T1. At alpha = 0 all logits tie, which counts as chance error."""
+    judge(mli, bench, subject, "zero")

@@ -1,0 +1,199 @@
+"""The pytest plugin: marks, `--mli-*` options, the `mli` fixture, and results.json.
+
+It imports nothing heavy when pytest starts. A claim calls `mli.record(...)` once; the record travels on its test
+report as one JSON string, so that it survives pytest-xdist, and the controlling process alone writes the results.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from mli_check.results import Chart, Journal
+    from mli_check.settings import Setting
+    from mli_check.verdicts import Ruling
+
+_RECORD = pytest.StashKey[str]()
+_WRITER = "mli_check_results_writer"
+
+
+class VerdictWarning(UserWarning):
+    """A verdict moved to or from `inconclusive`, where its claim expects another."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("mli", "mli-check: claims on monotonic linear interpolation")
+    group.addoption("--mli-results", metavar="FILE", help="where to write the verdicts (mli-check-results/results.json)")
+    group.addoption("--mli-store", metavar="DIR", help="the store of trained networks ($MLI_CHECK_STORE)")
+    group.addoption(
+        "--mli-seed-offset",
+        metavar="N",
+        type=int,
+        default=0,
+        help="add N to every training seed, to see whether verdicts hold for other networks (0)",
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests() -> Generator[None, None, None]:
+    """One thread a worker of pytest-xdist: set before any conftest imports torch, which reads these variables once."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
+    return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "claim(id, expected=None, reason=''): an executable claim of the papers; `expected` is a verdict, or a mapping "
+        "of subjects to verdicts, and `reason` says why where that is not `reproduced`",
+    )
+    config.addinivalue_line("markers", "gpu: judged on networks trained on a GPU")
+    if not hasattr(config, "workerinput") and not config.pluginmanager.has_plugin(_WRITER):
+        config.pluginmanager.register(ResultsWriter(config), _WRITER)
+
+
+@pytest.fixture
+def mli(request: pytest.FixtureRequest) -> Generator[Recorder, None, None]:
+    """Records the verdict of the claim that asks for it; a claim that passes without a verdict is an error."""
+    mark = request.node.get_closest_marker("claim")
+    if mark is None:
+        pytest.fail("the `mli` fixture is for tests marked @pytest.mark.claim(id=...)", pytrace=False)
+    recorder = Recorder(request, mark)
+    yield recorder
+    if _RECORD not in request.node.stash and not recorder.left:
+        pytest.fail(f"claim {mark.kwargs['id']} ended without recording a verdict", pytrace=False)
+
+
+class Recorder:
+    """What the `mli` fixture gives: `record` turns a ruling into a record and holds it against what is expected."""
+
+    def __init__(self, request: pytest.FixtureRequest, mark: pytest.Mark) -> None:
+        self._request, self._mark = request, mark
+        self._started = time.perf_counter()
+        self.left = False  # set when the test itself failed or was skipped
+
+    def record(
+        self,
+        ruling: Ruling,
+        *,
+        subject: str = "all",
+        scale: str = "quick",
+        charts: Sequence[Chart] = (),
+        settings: Sequence[Setting] = (),
+        device: str = "cpu",
+    ) -> None:
+        """Record the verdict, then fail if it is the opposite of the expected one and warn if it wavered."""
+        __tracebackhide__ = True
+        from mli_check import results
+
+        node = self._request.node
+        if _RECORD in node.stash:
+            pytest.fail(f"claim {self._mark.kwargs['id']} recorded a second verdict; record once", pytrace=False)
+        expected = self._mark.kwargs.get("expected")
+        if isinstance(expected, Mapping):
+            expected = expected.get(subject)
+        torch = sys.modules.get("torch")
+        content = results.record(
+            claim=self._mark.kwargs["id"],
+            subject=subject,
+            scale=scale,
+            ruling=ruling,
+            criterion=inspect.cleandoc(self._request.function.__doc__ or ""),
+            expected=expected,
+            expected_reason=self._mark.kwargs.get("reason", ""),
+            charts=charts,
+            settings=[(setting.digest, setting.summary) for setting in settings],
+            networks=len(settings),
+            device=device,
+            threads=torch.get_num_threads() if torch is not None else None,
+            seconds=time.perf_counter() - self._started,
+        )
+        node.stash[_RECORD] = json.dumps(content, allow_nan=False)
+        self._hold(str(ruling.verdict), expected, ruling.reason)
+
+    def _hold(self, verdict: str, expected: str | None, reason: str) -> None:
+        __tracebackhide__ = True
+        if expected in (None, verdict):
+            return
+        claim = self._mark.kwargs["id"]
+        message = f"claim {claim}: got `{verdict}`, expected `{expected}` [{reason}]"
+        if "inconclusive" in (verdict, expected):
+            warnings.warn(message, VerdictWarning, stacklevel=3)
+        else:
+            pytest.fail(message, pytrace=False)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    outcome = yield
+    mark = item.get_closest_marker("claim")
+    if mark is None:
+        return
+    report = outcome.get_result()
+    report.mli_claim = mark.kwargs.get("id", "")
+    if call.when == "call":
+        report.mli_record = item.stash.get(_RECORD, None)
+        recorder = getattr(item, "funcargs", {}).get("mli")
+        if recorder is not None:
+            recorder.left = not report.passed
+
+
+class ResultsWriter:
+    """Collects the records of all workers and writes results.json, if the session ran any claim."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._journal: Journal | None = None
+        self.written: Path | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not hasattr(report, "mli_claim"):
+            return
+        journal = self._opened()
+        tests = journal.document["tests"]
+        if getattr(report, "mli_record", None):
+            journal.append(json.loads(report.mli_record))
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            tests["skipped"].append({"test": report.nodeid, "reason": reason.removeprefix("Skipped: ")})
+        elif report.failed:
+            tests["failed"] += 1
+        elif report.when == "call":
+            tests["passed"] += 1
+
+    def pytest_sessionfinish(self) -> None:
+        if self._journal is not None:
+            self.written = self._journal.close()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._journal is None or self.written is None:
+            return
+        verdicts = [entry["verdict"] for entry in self._journal.document["records"]]
+        counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in sorted(set(verdicts))) or "no verdict"
+        terminalreporter.write_line(f"mli-check: {counts}; written to {self.written}")
+
+    def _opened(self) -> Journal:
+        if self._journal is None:
+            from mli_check import results
+
+            config = self._config
+            chosen = config.getoption("--mli-results")
+            path = config.invocation_params.dir / (chosen or results.DEFAULT)
+            command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+            device = config.getoption("--device", default=None) or "cpu"
+            scale = config.getoption("--scale", default=None) or "quick"
+            self._journal = results.Journal(path, results.new_document(command, scale, device))
+        return self._journal

@@ -1,0 +1,270 @@
+"""results.json: one record a claim and subject, written to a journal first and then by one rename; read and compared.
+
+A record's keys: claim, subject, scale, verdict, expected, expected_reason, figure {label, value, low, high, unit},
+reason, criterion, needed, networks, details, settings [{digest, summary}], charts [{title, x_label, y_label, x, series
+[{group, label, y}]}], device, threads, date, seconds, reproduce.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mli_check import __version__
+from mli_check.catalogue import natural_key
+from mli_check.errors import ResultsError
+from mli_check.verdicts import Ruling
+
+SCHEMA = 1
+DEFAULT = Path("mli-check-results") / "results.json"
+JOURNAL_SUFFIX = ".journal"
+VERDICTS = ("reproduced", "not reproduced", "inconclusive")
+
+Record = dict[str, Any]
+Document = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line of a chart; lines of a `group` share their colour. `y` has one value a point of the chart's `x`."""
+
+    group: str
+    label: str
+    y: Iterable[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """Curves over a common grid `x`."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x: Iterable[float]
+    series: Sequence[Series]
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready; values keep six significant digits, NaN and infinities become null."""
+        return {
+            "title": self.title,
+            "x_label": self.x_label,
+            "y_label": self.y_label,
+            "x": _rounded(self.x),
+            "series": [{"group": line.group, "label": line.label, "y": _rounded(line.y)} for line in self.series],
+        }
+
+
+def record(
+    *,
+    claim: str,
+    subject: str,
+    scale: str,
+    ruling: Ruling,
+    criterion: str,
+    expected: str | None = None,
+    expected_reason: str = "",
+    charts: Sequence[Chart] = (),
+    settings: Sequence[tuple[str, str]] = (),
+    networks: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    seconds: float = 0.0,
+) -> Record:
+    """The record of one claim and subject, JSON-ready; `settings` are (digest, summary) pairs."""
+    flags = "" if scale == "quick" else f" --scale {scale}"
+    content: Record = {
+        "claim": claim,
+        "subject": subject,
+        "scale": scale,
+        "verdict": str(ruling.verdict),
+        "expected": expected,
+        "expected_reason": expected_reason,
+        "figure": dataclasses.asdict(ruling.figure),
+        "reason": ruling.reason,
+        "criterion": criterion,
+        "needed": ruling.needed,
+        "networks": networks,
+        "details": dict(ruling.details),
+        "settings": [{"digest": digest, "summary": summary} for digest, summary in settings],
+        "charts": [chart.as_record() for chart in charts],
+        "device": device,
+        "threads": threads,
+        "date": now(),
+        "seconds": round(seconds, 3),
+        "reproduce": f"mli-check run {claim}{flags}",
+    }
+    cleaned: Record = clean(content)
+    return cleaned
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and machine, read without importing any of the packages."""
+    versions = {}
+    for package in ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "hypothesis", "pytest"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "mli_check": __version__,
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "device": device,
+    }
+
+
+def new_document(command: str, scale: str, device: str) -> Document:
+    """A document without records."""
+    return {
+        "schema": SCHEMA,
+        "created": now(),
+        "finished": None,
+        "command": command,
+        "scale": scale,
+        "environment": environment(device),
+        "records": [],
+        "tests": {"passed": 0, "failed": 0, "skipped": []},
+    }
+
+
+class Journal:
+    """A document that grows record by record: each one is on disk before the next claim runs.
+
+    `close` turns the journal beside `path` into `path` itself. What a killed run had recorded is read back from the
+    journal by `read`. Raises ResultsError where the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, document: Document) -> None:
+        self.path, self.document = path, document
+        self.journal = path.with_name(path.name + JOURNAL_SUFFIX)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.journal, "w", encoding="utf-8")  # noqa: SIM115 - stays open for the whole session
+        except OSError as error:
+            raise ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file") from error
+        self._line({**document, "records": None})
+
+    def append(self, content: Record) -> None:
+        """Add a record, on disk when this returns."""
+        self.document["records"].append(content)
+        self._line(content)
+
+    def close(self) -> Path:
+        """Publish the document and drop the journal."""
+        self._file.close()
+        self.document["finished"] = now()
+        self.document["records"].sort(key=lambda entry: (natural_key(entry["claim"]), entry["subject"]))
+        write(self.path, self.document)
+        self.journal.unlink()
+        return self.path
+
+    def _line(self, content: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(content, allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def write(path: Path, document: Document) -> None:
+    """Write a document beside `path`, then rename it, so that `path` is whole at every moment."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file") from error
+
+
+def read(path: str | Path) -> Document:
+    """The document at `path`; where a run was killed before it wrote one, what its journal holds.
+
+    Raises ResultsError for a file that is missing, truncated, not a results file, or of another schema.
+    """
+    file = Path(path)
+    journal = file.with_name(file.name + JOURNAL_SUFFIX)
+    if not file.exists() and journal.exists():
+        file = journal
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ResultsError(f"cannot read results {str(file)!r}: {reason}; `mli-check run` writes one") from error
+    document = _from_journal(text, file) if file.name.endswith(JOURNAL_SUFFIX) else _parsed(text, file)
+    _check(document, file)
+    return document
+
+
+def _parsed(text: str, file: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ResultsError(
+            f"{str(file)!r} is truncated or not JSON ({error}); make it again with `mli-check run`"
+        ) from error
+
+
+def _from_journal(text: str, file: Path) -> Any:
+    lines = text.splitlines(keepends=True)
+    whole = [_parsed(line, file) for line in lines if line.endswith("\n")]  # the last line may be half-written
+    if not whole or not isinstance(whole[0], dict):
+        raise ResultsError(f"the journal {str(file)!r} holds nothing; make it again with `mli-check run`")
+    return {**whole[0], "records": whole[1:]}
+
+
+def _check(document: Any, file: Path) -> None:
+    if not isinstance(document, dict) or "schema" not in document or not isinstance(document.get("records"), list):
+        raise ResultsError(f"{str(file)!r} is not a results file of mli-check; expected keys `schema` and `records`")
+    if document["schema"] != SCHEMA:
+        raise ResultsError(
+            f"{str(file)!r} has schema {document['schema']!r}, this version reads {SCHEMA}; "
+            "make it again with `mli-check run`, or read it with the version that wrote it"
+        )
+    seen = set()
+    for entry in document["records"]:
+        if not isinstance(entry, dict) or not {"claim", "subject", "verdict"} <= entry.keys():
+            raise ResultsError(f"{str(file)!r} has a record without claim, subject and verdict: {str(entry)[:80]}")
+        if entry["verdict"] not in VERDICTS:
+            raise ResultsError(f"{str(file)!r} has the verdict {entry['verdict']!r}; expected one of {VERDICTS}")
+        key = (entry["claim"], entry["subject"], entry.get("scale"))
+        if key in seen:
+            raise ResultsError(f"{str(file)!r} has two records of {key[0]} on {key[1]}")
+        seen.add(key)
+
+
+def clean(value: Any) -> Any:
+    """JSON-ready: numpy scalars and arrays become Python's own, NaN and infinities null, keys strings."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        return clean(value.tolist())
+    if isinstance(value, list | tuple):
+        return [clean(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _rounded(values: Iterable[float]) -> list[float | None]:
+    return [float(f"{float(value):.6g}") if math.isfinite(value) else None for value in values]

@@ -1,0 +1,116 @@
+"""The workbench of the claims: networks of a subject are trained and their curves measured once, then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from mli_check import states
+from mli_check.curves import Curve
+from mli_check.data import Dataset, load_dataset
+from mli_check.evaluation.front import evaluate
+from mli_check.paths import LinearPath, ScaledPath, Span
+from mli_check.results import Chart, Series
+from mli_check.runs import Run, Store
+from mli_check.settings import Setting
+from mli_check.statistics import RiseTest
+from mli_check.subjects import Subject
+from mli_check.training.fit import network
+from mli_check.verdicts import level_for
+
+UNRELATED = 1_000_000  # added to a network's seed for an initialisation that it was not trained from
+LEFT_ENDS = {"own": "own initialisation", "unrelated": "unrelated initialisation", "zero": "zero"}
+
+
+class Workbench:
+    """Trains and measures the networks of one subject, numbered from 0; seeds start at `offset`."""
+
+    def __init__(self, subject: Subject, store: Store, *, offset: int = 0, device: torch.device | str = "cpu") -> None:
+        self.subject, self.store, self.offset, self.device = subject, store, offset, device
+        self._curves: dict[tuple[int, str, str | None], Curve] = {}
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The training set, whole."""
+        return load_dataset(self.subject.setting.data.name, "train", device=self.device)
+
+    @cached_property
+    def test(self) -> Dataset:
+        """The test examples that curves are measured on."""
+        data = load_dataset(self.subject.setting.data.name, "test", device=self.device)
+        return data.subset(self.subject.test_examples) if self.subject.test_examples else data
+
+    @cached_property
+    def calibration(self) -> Dataset:
+        """The training examples that BN statistics are recalculated from."""
+        count = self.subject.calibration_examples
+        return self.train.subset(count) if count else self.train
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The architecture; its weights mean nothing."""
+        return network(self.subject.setting, self.train)
+
+    @cached_property
+    def settings(self) -> tuple[Setting, ...]:
+        """One setting a network."""
+        return self.subject.settings(self.offset)
+
+    def run(self, setting: Setting) -> Run:
+        """The trained network of a setting, also of a changed recipe, from the store if it is there."""
+        return self.store.train(setting, self.train)
+
+    def left_end(self, index: int, left: str) -> states.State:
+        """The state where a path of network `index` starts: its `own` initialisation, or an `unrelated` draw."""
+        setting = self.settings[index]
+        if left == "own":
+            return self.run(setting).init
+        other = setting.with_seeds(setting.recipe.init_seed + UNRELATED)
+        return states.clone(network(other, self.train).state_dict())
+
+    def path(self, index: int, left: str) -> Span:
+        """From the left end, one of LEFT_ENDS, to network `index` (Tao et al. 2024, Eq. 1 to 3)."""
+        final = self.run(self.settings[index]).final
+        return ScaledPath(final) if left == "zero" else LinearPath(self.left_end(index, left), final)
+
+    def curve(self, index: int, left: str, norm_stats: str | None = None) -> Curve:
+        """Test loss and error of one network from one left end; BN statistics are recalibrated unless said."""
+        key = (index, left, norm_stats)
+        if key not in self._curves:
+            self._curves[key] = evaluate(
+                self.model,
+                self.path(index, left),
+                self.test,
+                norm_stats=norm_stats,
+                calibration=self.calibration if norm_stats in (None, "recalibrate") else None,
+                device=self.device,
+            )
+        return self._curves[key]
+
+    def curves(self, left: str, norm_stats: str | None = None) -> list[Curve]:
+        """`curve` of every network."""
+        return [self.curve(index, left, norm_stats) for index in range(self.subject.networks)]
+
+    def loss_curve(self, run: Run) -> Curve:
+        """Training loss over the whole training set from theta_0 to theta_F of a run."""
+        return evaluate(
+            self.model, LinearPath(run.init, run.final), self.train, calibration=self.calibration, device=self.device
+        )
+
+    def rise_tests(self, curves: Sequence[Curve], parts: int = 1) -> list[RiseTest]:
+        """One rise test a network, at the level that keeps all of them, in all `parts` of the claim, at 5%."""
+        return [curve.rise_test(level=level_for(len(curves), parts)) for curve in curves]
+
+
+def error_chart(title: str, groups: dict[str, Iterable[Curve]]) -> Chart:
+    """Test error against alpha, a group of networks a colour."""
+    lines: list[Series] = []
+    alphas: Iterable[float] = []
+    for group, curves in groups.items():
+        for index, curve in enumerate(curves):
+            lines.append(Series(group, f"network {index}", curve.balanced_error))
+            alphas = curve.alphas
+    return Chart(title, "alpha", "test error (class-balanced)", alphas, lines)
