@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mli_check import subjects
+from mli_check.errors import MliCheckError
 from mli_check.subjects import Subject
 
 if TYPE_CHECKING:
@@ -32,18 +33,33 @@ def pytest_configure(config: pytest.Config) -> None:
     scale = config.getoption("--scale") or "quick"
     if scale not in subjects.SCALES:
         raise pytest.UsageError(f"unknown --scale {scale!r}; known: {', '.join(subjects.SCALES)}")
+    try:
+        for name in config.getoption("--mli-subject") or ():
+            subjects.get(name)
+    except MliCheckError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Claims on subjects of one group share their curves, so pytest-xdist is asked to keep them in one process.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the claims on the subjects of --mli-subject, if any are named.
+
+    Claims on subjects of one group share their curves, so pytest-xdist is asked to keep them in one process.
 
     First, because pytest-xdist reads the marks in the same hook.
     """
+    wanted = config.getoption("--mli-subject")
+    kept = []
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if callspec is not None and "subject" in callspec.params:
-            item.add_marker(pytest.mark.xdist_group(subjects.get(callspec.params["subject"]).group))
+        name = callspec.params.get("subject") if callspec is not None else None
+        if name is not None:
+            item.add_marker(pytest.mark.xdist_group(subjects.get(name).group))
+        if not wanted or name in wanted:
+            kept.append(item)
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 @pytest.fixture

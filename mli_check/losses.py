@@ -27,7 +27,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
         raise OptionError(
             f"squared_error needs outputs and targets of one shape, got {tuple(outputs.shape)}, {tuple(targets.shape)}"
         )
-    return (outputs - targets.to(outputs.dtype)).square().flatten(1).sum(1)
+    return (outputs - targets.to(outputs.dtype)).square().reshape(len(outputs), -1).sum(1)
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared_error": squared_error}

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mli_check.errors import MliCheckError
+
 if TYPE_CHECKING:
     from mli_check.results import Chart, Journal
     from mli_check.settings import Setting
@@ -35,6 +37,7 @@ class VerdictWarning(UserWarning):
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("mli", "mli-check: claims on monotonic linear interpolation")
     group.addoption("--mli-results", metavar="FILE", help="where to write the verdicts (mli-check-results/results.json)")
+    group.addoption("--mli-subject", metavar="NAME", action="append", help="only claims on this subject (repeatable)")
     group.addoption("--mli-store", metavar="DIR", help="the store of trained networks ($MLI_CHECK_STORE)")
     group.addoption(
         "--mli-seed-offset",
@@ -144,6 +147,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         return
     report = outcome.get_result()
     report.mli_claim = mark.kwargs.get("id", "")
+    if call.excinfo is not None and isinstance(call.excinfo.value, MliCheckError):
+        report.mli_error = str(call.excinfo.value)
     if call.when == "call":
         report.mli_record = item.stash.get(_RECORD, None)
         recorder = getattr(item, "funcargs", {}).get("mli")
@@ -158,6 +163,14 @@ class ResultsWriter:
         self._config = config
         self._journal: Journal | None = None
         self.written: Path | None = None
+        self._collected = 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._collected = sum(item.get_closest_marker("claim") is not None for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self._collected = len(ids)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not hasattr(report, "mli_claim"):
@@ -171,6 +184,8 @@ class ResultsWriter:
             tests["skipped"].append({"test": report.nodeid, "reason": reason.removeprefix("Skipped: ")})
         elif report.failed:
             tests["failed"] += 1
+            if getattr(report, "mli_error", None) not in (None, *tests["errors"]):
+                tests["errors"].append(report.mli_error)
         elif report.when == "call":
             tests["passed"] += 1
 
@@ -195,5 +210,7 @@ class ResultsWriter:
             command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
             device = config.getoption("--device", default=None) or "cpu"
             scale = config.getoption("--scale", default=None) or "quick"
-            self._journal = results.Journal(path, results.new_document(command, scale, device))
+            document = results.new_document(command, scale, device)
+            document["tests"]["collected"] = self._collected
+            self._journal = results.Journal(path, document)
         return self._journal

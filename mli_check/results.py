@@ -139,7 +139,7 @@ def new_document(command: str, scale: str, device: str) -> Document:
         "scale": scale,
         "environment": environment(device),
         "records": [],
-        "tests": {"passed": 0, "failed": 0, "skipped": []},
+        "tests": {"collected": 0, "passed": 0, "failed": 0, "skipped": [], "errors": []},
     }
 
 
@@ -152,7 +152,7 @@ class Journal:
 
     def __init__(self, path: Path, document: Document) -> None:
         self.path, self.document = path, document
-        self.journal = path.with_name(path.name + JOURNAL_SUFFIX)
+        self.journal = journal_of(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.journal, "w", encoding="utf-8")  # noqa: SIM115 - stays open for the whole session
@@ -180,6 +180,17 @@ class Journal:
         os.fsync(self._file.fileno())
 
 
+def journal_of(path: Path) -> Path:
+    """Where the records of results at `path` are kept until the session ends."""
+    return path.with_name(path.name + JOURNAL_SUFFIX)
+
+
+def journal_progress(journal: Path) -> tuple[int, int]:
+    """How many claims the session of a journal collected, and how many of them have a record; (0, 0) if unknown."""
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    return (json.loads(lines[0])["tests"]["collected"], len(lines) - 1) if lines else (0, 0)
+
+
 def write(path: Path, document: Document) -> None:
     """Write a document beside `path`, then rename it, so that `path` is whole at every moment."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -201,7 +212,7 @@ def read(path: str | Path) -> Document:
     Raises ResultsError for a file that is missing, truncated, not a results file, or of another schema.
     """
     file = Path(path)
-    journal = file.with_name(file.name + JOURNAL_SUFFIX)
+    journal = journal_of(file)
     if not file.exists() and journal.exists():
         file = journal
     try:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from mli_check.data import Dataset, load_dataset
 from mli_check.errors import DamagedRunWarning, OptionError, StoreError
+from mli_check.locations import STORE_VARIABLE, data_root, store_root
 from mli_check.progress import Progress
 from mli_check.settings import TRAINING_VERSION, Setting, from_json
 from mli_check.states import to_bytes
@@ -36,7 +37,6 @@ from mli_check.training.fit import Fit, fit
 
 SETTINGS, MANIFEST, HISTORY = "settings.json", "manifest.json", "history.json"
 INIT, FINAL, CHECKPOINTS = "init.safetensors", "final.safetensors", "checkpoints"
-STORE_VARIABLE, DATA_VARIABLE = "MLI_CHECK_STORE", "MLI_CHECK_DATA"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Store:
     """A folder of runs. `root` defaults to the environment's MLI_CHECK_STORE, else the user's cache folder."""
 
     def __init__(self, root: str | Path | None = None) -> None:
-        self.root = Path(root or os.environ.get(STORE_VARIABLE) or _default_root()).expanduser().absolute()
+        self.root = store_root(root)
 
     def folder(self, digest: str) -> Path:
         """Where the run of that digest is, or would be."""
@@ -248,14 +248,8 @@ def train(setting: Setting, store: Store | None = None, progress: Progress | Non
 
 def training_data(setting: Setting) -> Dataset:
     """The training set that `setting` names, its subset applied."""
-    data = load_dataset(setting.data.name, "train", root=os.environ.get(DATA_VARIABLE))
+    data = load_dataset(setting.data.name, "train", root=data_root())
     return data.subset(setting.data.subset) if setting.data.subset else data
-
-
-def _default_root() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("mli-check") / "store"
 
 
 def _contents(setting: Setting, result: Fit) -> dict[str, bytes]:

@@ -53,7 +53,7 @@ class ModelSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained. The learning rate is multiplied by `gamma` at the start of each epoch in `milestones`.
+    """How a network is trained. The learning rate is multiplied by `gamma` after each number of epochs in `milestones`.
 
     `checkpoints` are iterations (optimiser steps, counted from 1) after which a state is kept; those beyond the end are
     an error. `init_seed` draws the weights, `order_seed` the order of the examples.
@@ -137,8 +137,10 @@ def from_json(text: str) -> Setting:
         parts = {name: kind(**content.pop(name)) for name, kind in _PARTS.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(f"not the JSON of a setting: {error}") from error
-    if version != TRAINING_VERSION or content:
+    if version != TRAINING_VERSION:
         raise OptionError(f"a setting of training version {version!r}, expected {TRAINING_VERSION}; train it again")
+    if content:
+        raise OptionError(f"not the JSON of a setting: unknown fields {sorted(content)}")
     return Setting(**parts)
 
 
@@ -155,7 +157,7 @@ def _coerced(part: Any, name: str) -> Any:
         value = getattr(part, entry.name)
         try:
             values[entry.name] = _COERCIONS[str(entry.type)](value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise OptionError(f"{name}.{entry.name}={value!r} cannot be read as {entry.type}: {error}") from error
     return kind(**values)
 
@@ -219,6 +221,7 @@ def _check(setting: Setting) -> None:
         (0 <= recipe.momentum < 1, "momentum", "in [0, 1)"),
         (recipe.weight_decay >= 0, "weight_decay", "not negative"),
         (recipe.gamma > 0, "gamma", "positive"),
+        (all(epoch >= 0 for epoch in recipe.milestones), "milestones", "not negative"),
         (list(recipe.milestones) == sorted(set(recipe.milestones)), "milestones", "increasing epochs"),
         (all(step >= 1 for step in recipe.checkpoints), "checkpoints", "iterations from 1"),
         (list(recipe.checkpoints) == sorted(set(recipe.checkpoints)), "checkpoints", "increasing iterations"),

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mli_check.errors import OptionError, StateMismatchError
@@ -66,8 +65,8 @@ def distance(first: State, second: State, model: nn.Module | None = None) -> flo
     """Euclidean distance between the parameters of two states; running statistics are left out."""
     check_same(first, second, "first", "second")
     ours, theirs = parameters(first, model), parameters(second, model)
-    squares = sum(float((ours[n].double() - theirs[n].double().to(ours[n].device)).square().sum()) for n in ours)
-    return float(squares) ** 0.5
+    gaps = (ours[n].detach().double() - theirs[n].detach().double().to(ours[n].device) for n in ours)
+    return float(sum(float(gap.square().sum()) for gap in gaps)) ** 0.5
 
 
 def digest(state: State) -> str:
@@ -139,12 +138,14 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
         raise OptionError(
             f"{str(file)!r} is damaged or holds more than tensors, so it is not loaded; save `model.state_dict()` alone"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # on damaged bytes the unpickler raises IndexError, struct.error, AssertionError, ...
         raise OptionError(f"cannot read {str(file)!r} as a state: {error}") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise OptionError(f"{str(file)!r} holds {type(content).__name__}, expected a state_dict {{name: tensor}}")
     return dict(content)
 

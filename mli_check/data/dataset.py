@@ -19,8 +19,8 @@ Inputs: TypeAlias = Tensor | Mapping[str, Tensor]
 class Dataset:
     """Inputs of shape (n, ...), or a dict of such tensors passed as keywords, and targets of shape (n, ...).
 
-    Targets of shape (n,) and an integer dtype are class indices. Raises DataError for an empty dataset, unequal
-    lengths or negative class indices.
+    Targets of shape (n,) and an integer dtype are class indices; they are kept as int64, which torch's losses need.
+    Raises DataError for an empty dataset, unequal lengths or negative class indices.
     """
 
     inputs: Inputs
@@ -28,7 +28,7 @@ class Dataset:
     name: str = "data"
 
     def __post_init__(self) -> None:
-        parts = {"inputs": self.inputs} if isinstance(self.inputs, Tensor) else dict(self.inputs)
+        parts = dict(self.inputs) if isinstance(self.inputs, Mapping) else {"inputs": self.inputs}
         if not parts or not all(isinstance(part, Tensor) for part in (*parts.values(), self.targets)):
             raise DataError(f"dataset {self.name!r}: inputs and targets must be tensors; inputs may be a dict of them")
         lengths = {name: len(part) if part.ndim else 0 for name, part in (parts | {"targets": self.targets}).items()}
@@ -38,6 +38,8 @@ class Dataset:
             raise DataError(f"dataset {self.name!r} is empty; there is nothing to evaluate or train on")
         if is_classification(self.targets) and int(self.targets.min()) < 0:
             raise DataError(f"dataset {self.name!r} has negative class indices; number the classes from 0")
+        if is_classification(self.targets):
+            object.__setattr__(self, "targets", self.targets.long())
 
     def __len__(self) -> int:
         return len(self.targets)

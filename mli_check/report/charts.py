@@ -23,6 +23,11 @@ def spec(chart: Mapping[str, Any]) -> dict[str, Any]:
     the legend isolates a group.
     """
     alt = load("altair")
+    with alt.utils.schemapi.debug_mode(False):  # the tests check the schema; checking it here costs most of the time
+        return _drawn(alt, chart)
+
+
+def _drawn(alt: Any, chart: Mapping[str, Any]) -> dict[str, Any]:
     series = chart["series"]
     groups = list(dict.fromkeys(item["group"] for item in series))
     rows = [
@@ -34,7 +39,7 @@ def spec(chart: Mapping[str, Any]) -> dict[str, Any]:
     layers = alt.layer(*_layers(alt, chart, groups, pick), data=alt.InlineData(values=rows, name=DATA))
     unrolled = layers.transform_calculate(x="grid").transform_flatten(["x", "y"])
     sized = unrolled.properties(width="container", height=_HEIGHT, description=_description(chart, groups))
-    drawn: dict[str, Any] = sized.add_params(grid, pick).to_dict()
+    drawn: dict[str, Any] = sized.add_params(grid, pick).to_dict(validate=False)
     del drawn["config"]  # only sizes that are set here anyway
     return drawn
 

@@ -44,7 +44,7 @@ class _Progressed:
 def network(setting: Setting, data: Dataset) -> nn.Module:
     """The network of `setting` at initialisation, float32 or float64 as its recipe says; global RNG untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setting.recipe.init_seed)
+        torch.default_generator.manual_seed(setting.recipe.init_seed)  # torch.manual_seed would seed the GPUs' too
         model = build(setting.model, data.example_shape, data.classes)
     return model.to(getattr(torch, setting.recipe.precision))
 
@@ -129,7 +129,7 @@ def _check_batches(setting: Setting, count: int) -> None:
     late = [step for step in recipe.checkpoints if step > steps]
     if late:
         raise OptionError(f"recipe.checkpoints {late} lie beyond the last iteration, {steps}; leave them out")
-    if setting.model.batch_norm and count % recipe.batch_size == 1:
+    if setting.model.batch_norm and (count - 1) % recipe.batch_size == 0:
         raise OptionError(
             f"batches of {recipe.batch_size} leave one of {count} examples for a batch of its own, whose statistics BN "
             "cannot take; choose another recipe.batch_size"

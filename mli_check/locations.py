@@ -1,0 +1,24 @@
+"""Where trained runs and downloaded data lie; apart from `runs`, so that reading it does not import torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+STORE_VARIABLE, DATA_VARIABLE = "MLI_CHECK_STORE", "MLI_CHECK_DATA"
+
+
+def store_root(given: str | Path | None = None) -> Path:
+    """The folder of the store: as given, else the environment's MLI_CHECK_STORE, else in the user's cache folder."""
+    chosen = given or os.environ.get(STORE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mli-check") / "store"
+
+
+def data_root(given: str | Path | None = None) -> Path | None:
+    """The folder of downloaded data: as given, else the environment's MLI_CHECK_DATA, else none."""
+    chosen = given or os.environ.get(DATA_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else None
