@@ -57,7 +57,7 @@ def _top(
 
 @app.command()
 def run(
-    claims: Annotated[list[str] | None, typer.Argument(metavar="[CLAIM]...", help="Ids such as T1; all if none.")] = None,
+    claims: Annotated[list[str] | None, typer.Argument(metavar="[CLAIM]...", help="Ids such as T1; else all.")] = None,
     scale: Annotated[str, typer.Option(help="Size of the subjects.")] = "quick",
     device: Annotated[str, typer.Option(help="Where to train and evaluate: cpu or cuda.")] = "cpu",
     subject: Annotated[list[str] | None, typer.Option(help="Only this subject (repeatable).")] = None,
@@ -104,7 +104,7 @@ def run(
 
 @app.command()
 def report(
-    results: Annotated[list[Path] | None, typer.Argument(metavar="[RESULTS]...", help="Files of mli-check run.")] = None,
+    results: Annotated[list[Path] | None, typer.Argument(metavar="[RESULTS]...", help="Results of runs.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")] = Path("report.html"),
 ) -> None:
     """Draw results as one self-contained HTML page."""
@@ -216,7 +216,7 @@ def _check_destination(destination: Path, results: Path) -> None:
 
     folder = destination.absolute().parent
     if folder != results.absolute().parent and not folder.is_dir():
-        raise ReportError(f"cannot write the report {destination}: its folder does not exist; make it or choose another")
+        raise ReportError(f"cannot write the report {destination}: its folder does not exist; make that first")
     if destination.is_dir() or (folder.is_dir() and not os.access(folder, os.W_OK)):
         raise ReportError(f"cannot write the report {destination}: not a writable file; choose another with --report")
 

@@ -61,10 +61,11 @@ def descent_interval(values: ArrayLike, alphas: ArrayLike | None = None, tau: fl
     if len(curve) - 1 > 1 / tau:
         fine = np.linspace(grid[0], grid[-1], 51)
         curve, grid = np.interp(fine, grid, curve), fine
-    drop = curve[0] - curve[-1]
+    with np.errstate(invalid="ignore"):  # inf - inf, where the curve stays infinite
+        drop, steps = curve[0] - curve[-1], curve[:-1] - curve[1:]
     if not drop > 0:
         return DescentInterval(np.nan, np.nan)
-    rapid = np.flatnonzero(curve[:-1] - curve[1:] >= tau * drop)
+    rapid = np.flatnonzero(steps >= tau * drop)
     if len(rapid) == 0:
         return DescentInterval(np.nan, np.nan)
     return DescentInterval(float(grid[rapid[0]]), float(grid[rapid[-1] + 1]))
@@ -73,14 +74,18 @@ def descent_interval(values: ArrayLike, alphas: ArrayLike | None = None, tau: fl
 def plateau(values: ArrayLike, alphas: ArrayLike | None = None, fraction: float = 0.1) -> float:
     """The smallest alpha at which `values` have fallen by `fraction` of their total drop, linear between points.
 
-    NaN where the curve does not end below its start. `alphas` defaults to equal steps on [0, 1].
+    NaN where the curve does not end below its start, where its total drop is infinite, and where it comes to the level
+    from NaN or infinity. `alphas` defaults to equal steps on [0, 1]. Raises OptionError unless 0 < `fraction` < 1.
     """
+    if not 0 < fraction < 1:
+        raise OptionError(f"`fraction` must lie between 0 and 1, got fraction={fraction!r}")
     curve, grid = _values(values), _grid(values, alphas)
-    level = curve[0] - fraction * (curve[0] - curve[-1])
-    if not curve[0] > curve[-1]:
+    if not curve[0] > curve[-1] or np.isinf(curve[[0, -1]]).any():
         return float("nan")
+    level = curve[0] - fraction * (curve[0] - curve[-1])
     first = int(np.argmax(curve <= level))
-    share = (curve[first - 1] - level) / (curve[first - 1] - curve[first])
+    with np.errstate(invalid="ignore"):  # inf / inf, where the curve falls from infinity
+        share = (curve[first - 1] - level) / (curve[first - 1] - curve[first])
     return float(grid[first - 1] + share * (grid[first] - grid[first - 1]))
 
 

@@ -1,4 +1,4 @@
-"""Runs the claims: pytest in a process of its own, shielded from the settings of whatever project the user stands in."""
+"""Runs the claims: pytest in a process of its own, shielded from the settings of the project the user stands in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mli_check import results
 from mli_check.errors import OptionError, ResultsError
-from mli_check.progress import Progress
 from mli_check.locations import DATA_VARIABLE, STORE_VARIABLE
+from mli_check.progress import Progress
 
 _DROPPED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
@@ -108,7 +108,7 @@ def _prepare(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         results.journal_of(path).write_text("")
     except OSError as error:
-        raise ResultsError(f"cannot write results to {path}: {error.strerror}; choose another with --results") from error
+        raise ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file") from error
 
 
 def _drop_empty(path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mli_check.errors import OptionError
+from mli_check.errors import OptionError, UnknownNameError
 from mli_check.states import State, check_same, is_running_statistic
 
 Point = tuple[float, ...]
@@ -53,7 +53,10 @@ class Span(ABC):
     def state(self, point: Point | float, norm_stats: str = "interpolate") -> dict[str, Tensor]:
         """The state at a point: new tensors. Floating tensors move; integer tensors are the final state's.
 
-        Running statistics of normalisation layers move with `norm_stats="interpolate"` and stay with `"freeze"`.
+        Running statistics of normalisation layers move with `norm_stats="interpolate"` and stay with `"freeze"`. Every
+        tensor has the final state's dtype. Raises OptionError for a point with another number of coordinates and for
+        a coordinate below zero (or above 1 on a LinearPath) under a fractional exponent, UnknownNameError for another
+        policy.
         """
         return dict(self.tensors(point, norm_stats))
 
@@ -62,6 +65,8 @@ class Span(ABC):
         at = (float(point),) if isinstance(point, int | float) else tuple(map(float, point))
         if len(at) != self.dimension:
             raise OptionError(f"a point of {self.label} has {self.dimension} coordinate(s), got {at}")
+        if norm_stats not in ("interpolate", "freeze"):
+            raise UnknownNameError("policy for norm_stats", str(norm_stats), ("interpolate", "freeze"))
         common, own = self.coefficients(at), self.tensor_coefficients(at)
         for name, tensor in self.final.items():
             stays = not tensor.is_floating_point() or (is_running_statistic(name) and norm_stats == "freeze")
@@ -70,10 +75,11 @@ class Span(ABC):
     def _combine(self, name: str, coefficients: Coefficients) -> Tensor:
         """sum_j c_j * theta_j, leaving out zero coefficients, because 0 * NaN is NaN; c_j = 1 copies exactly."""
         total: Tensor | None = None
+        dtype = self.final[name].dtype
         for coefficient, state in zip(coefficients, self.basis, strict=True):
             if coefficient == 0:
                 continue
-            tensor = state[name].detach()
+            tensor = state[name].detach().to(dtype)
             term = tensor.clone() if coefficient == 1 else tensor * coefficient
             total = term if total is None else total.add_(term.to(total.device))
         return torch.zeros_like(self.final[name]) if total is None else total
@@ -109,7 +115,7 @@ class LinearPath(Span):
     def tensor_coefficients(self, point: Point) -> Mapping[str, Coefficients]:
         """(0, 1) for what `only` leaves at final; powers for `exponents`."""
         own = {name: (_power(1 - point[0], k), _power(point[0], k)) for name, k in self.exponents.items()}
-        return own | {name: (0.0, 1.0) for name in self.still}
+        return own | dict.fromkeys(self.still, (0.0, 1.0))
 
 
 class ScaledPath(Span):
@@ -165,6 +171,8 @@ def grid(points: int = 51, alphas: Sequence[float] | None = None) -> np.ndarray:
 
 
 def _power(base: float, exponent: float) -> float:
+    if base < 0 and not float(exponent).is_integer():  # Python would answer with a complex number
+        raise OptionError(f"{base} has no power {exponent}; with fractional `exponents` keep alpha between 0 and 1")
     return 1.0 if exponent == 0 else base**exponent
 
 
@@ -181,6 +189,8 @@ def _not_matching(only: str | Sequence[str] | None, final: State) -> list[str]:
     if only is None:
         return []
     patterns = [only] if isinstance(only, str) else list(only)
+    if not patterns:
+        raise OptionError("`only` is empty, so nothing would move; leave it out to move every tensor")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in final):
             raise OptionError(f"`only` pattern {pattern!r} matches no tensor of {', '.join(final)}")

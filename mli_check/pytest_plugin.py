@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mli_check.errors import MliCheckError
+from mli_check.errors import MliCheckError, ResultsError
 
 if TYPE_CHECKING:
     from mli_check.results import Chart, Journal
@@ -36,7 +36,7 @@ class VerdictWarning(UserWarning):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("mli", "mli-check: claims on monotonic linear interpolation")
-    group.addoption("--mli-results", metavar="FILE", help="where to write the verdicts (mli-check-results/results.json)")
+    group.addoption("--mli-results", metavar="FILE", help="where verdicts go (mli-check-results/results.json)")
     group.addoption("--mli-subject", metavar="NAME", action="append", help="only claims on this subject (repeatable)")
     group.addoption("--mli-store", metavar="DIR", help="the store of trained networks ($MLI_CHECK_STORE)")
     group.addoption(
@@ -76,7 +76,7 @@ def mli(request: pytest.FixtureRequest) -> Generator[Recorder, None, None]:
         pytest.fail("the `mli` fixture is for tests marked @pytest.mark.claim(id=...)", pytrace=False)
     recorder = Recorder(request, mark)
     yield recorder
-    if _RECORD not in request.node.stash and not recorder.left:
+    if recorder.passed and _RECORD not in request.node.stash:
         pytest.fail(f"claim {mark.kwargs['id']} ended without recording a verdict", pytrace=False)
 
 
@@ -86,7 +86,7 @@ class Recorder:
     def __init__(self, request: pytest.FixtureRequest, mark: pytest.Mark) -> None:
         self._request, self._mark = request, mark
         self._started = time.perf_counter()
-        self.left = False  # set when the test itself failed or was skipped
+        self.passed = False  # set when the test itself, with all its fixtures, has passed
 
     def record(
         self,
@@ -153,7 +153,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.mli_record = item.stash.get(_RECORD, None)
         recorder = getattr(item, "funcargs", {}).get("mli")
         if recorder is not None:
-            recorder.left = not report.passed
+            recorder.passed = report.passed
 
 
 class ResultsWriter:
@@ -164,6 +164,7 @@ class ResultsWriter:
         self._journal: Journal | None = None
         self.written: Path | None = None
         self._collected = 0
+        self._failure = ""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._collected = sum(item.get_closest_marker("claim") is not None for item in session.items)
@@ -175,10 +176,13 @@ class ResultsWriter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not hasattr(report, "mli_claim"):
             return
-        journal = self._opened()
+        try:
+            journal = self._opened()
+            if getattr(report, "mli_record", None):
+                journal.append(json.loads(report.mli_record))
+        except ResultsError as error:
+            pytest.exit(str(error), returncode=2)
         tests = journal.document["tests"]
-        if getattr(report, "mli_record", None):
-            journal.append(json.loads(report.mli_record))
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             tests["skipped"].append({"test": report.nodeid, "reason": reason.removeprefix("Skipped: ")})
@@ -189,11 +193,18 @@ class ResultsWriter:
         elif report.when == "call":
             tests["passed"] += 1
 
-    def pytest_sessionfinish(self) -> None:
-        if self._journal is not None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._journal is None:
+            return
+        try:
             self.written = self._journal.close()
+        except ResultsError as error:
+            self._failure = f"{error}; the verdicts are in {self._journal.journal}"
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._failure:
+            terminalreporter.write_line(f"mli-check: {self._failure}", red=True)
         if self._journal is None or self.written is None:
             return
         verdicts = [entry["verdict"] for entry in self._journal.document["records"]]

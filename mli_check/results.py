@@ -1,12 +1,13 @@
 """results.json: one record a claim and subject, written to a journal first and then by one rename; read and compared.
 
 A record's keys: claim, subject, scale, verdict, expected, expected_reason, figure {label, value, low, high, unit},
-reason, criterion, needed, networks, details, settings [{digest, summary}], charts [{title, x_label, y_label, x, series
-[{group, label, y}]}], device, threads, date, seconds, reproduce.
+reason, criterion, needed, needed_unit, networks, details, settings [{digest, summary}], charts [{title, x_label,
+y_label, x, series [{group, label, y}]}], device, threads, date, seconds, reproduce.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -91,6 +92,7 @@ def record(
         "reason": ruling.reason,
         "criterion": criterion,
         "needed": ruling.needed,
+        "needed_unit": ruling.needed_unit,
         "networks": networks,
         "details": dict(ruling.details),
         "settings": [{"digest": digest, "summary": summary} for digest, summary in settings],
@@ -157,7 +159,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.journal, "w", encoding="utf-8")  # noqa: SIM115 - stays open for the whole session
         except OSError as error:
-            raise ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file") from error
+            raise _unwritable(path, error) from error
         self._line({**document, "records": None})
 
     def append(self, content: Record) -> None:
@@ -167,7 +169,8 @@ class Journal:
 
     def close(self) -> Path:
         """Publish the document and drop the journal."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a line that could not be written has been reported by then
+            self._file.close()
         self.document["finished"] = now()
         self.document["records"].sort(key=lambda entry: (natural_key(entry["claim"]), entry["subject"]))
         write(self.path, self.document)
@@ -175,9 +178,16 @@ class Journal:
         return self.path
 
     def _line(self, content: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(content, allow_nan=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(content, allow_nan=False) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ResultsError:
+    return ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file")
 
 
 def journal_of(path: Path) -> Path:
@@ -187,7 +197,8 @@ def journal_of(path: Path) -> Path:
 
 def journal_progress(journal: Path) -> tuple[int, int]:
     """How many claims the session of a journal collected, and how many of them have a record; (0, 0) if unknown."""
-    lines = journal.read_text(encoding="utf-8").splitlines()
+    text = journal.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return (json.loads(lines[0])["tests"]["collected"], len(lines) - 1) if lines else (0, 0)
 
 
@@ -203,7 +214,7 @@ def write(path: Path, document: Document) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file") from error
+        raise _unwritable(path, error) from error
 
 
 def read(path: str | Path) -> Document:
@@ -220,7 +231,7 @@ def read(path: str | Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise ResultsError(f"cannot read results {str(file)!r}: {reason}; `mli-check run` writes one") from error
-    document = _from_journal(text, file) if file.name.endswith(JOURNAL_SUFFIX) else _parsed(text, file)
+    document: Document = _from_journal(text, file) if file.name.endswith(JOURNAL_SUFFIX) else _parsed(text, file)
     _check(document, file)
     return document
 
@@ -228,7 +239,7 @@ def read(path: str | Path) -> Document:
 def _parsed(text: str, file: Path) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(
             f"{str(file)!r} is truncated or not JSON ({error}); make it again with `mli-check run`"
         ) from error
@@ -254,6 +265,8 @@ def _check(document: Any, file: Path) -> None:
     for entry in document["records"]:
         if not isinstance(entry, dict) or not {"claim", "subject", "verdict"} <= entry.keys():
             raise ResultsError(f"{str(file)!r} has a record without claim, subject and verdict: {str(entry)[:80]}")
+        if not all(isinstance(entry.get(name, ""), str) for name in ("claim", "subject", "scale")):
+            raise ResultsError(f"{str(file)!r} has a claim, subject or scale that is not text: {str(entry)[:80]}")
         if entry["verdict"] not in VERDICTS:
             raise ResultsError(f"{str(file)!r} has the verdict {entry['verdict']!r}; expected one of {VERDICTS}")
         key = (entry["claim"], entry["subject"], entry.get("scale"))

@@ -1,8 +1,8 @@
 """The store of trained runs, addressed by what was trained: train(setting) trains once, then reads.
 
-A run is a folder named by its setting's digest. It is written in a temporary folder of the store, fsynced, and published
-by one atomic rename, so that whoever reads sees a whole run or none. Locks live outside the run folders. Checksums are
-verified on load; a damaged run is set aside and trained again.
+A run is a folder named by its setting's digest. It is written in a temporary folder of the store, fsynced, and
+published by one atomic rename, so that whoever reads sees a whole run or none. Locks live outside the run folders.
+Checksums are verified on load; a damaged run is set aside and trained again.
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ class Store:
         run, _ = self._read(setting)
         return run
 
-    def train(
-        self, setting: Setting, data: Dataset | None = None, progress: Progress | None = None
-    ) -> Run:
+    def train(self, setting: Setting, data: Dataset | None = None, progress: Progress | None = None) -> Run:
         """The run of `setting`: read if it is stored, else trained on `data` (default: the training set it names).
 
         Two processes that ask for the same run train it once. Raises StoreError if the store cannot be written.
@@ -113,7 +111,7 @@ class Store:
         run = self.find(setting)
         if run is not None:
             return run
-        with self._writing(), self.lock([setting.digest]):
+        with self.lock([setting.digest]):
             run, fault = self._read(setting)
             if run is not None:
                 return run  # another process trained it while this one waited
@@ -128,11 +126,10 @@ class Store:
     @contextlib.contextmanager
     def lock(self, digests: Iterable[str]) -> Iterator[None]:
         """Hold the locks of several runs, taken in sorted order so that two callers cannot block each other."""
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
-            for digest in sorted(set(digests)):
-                held.enter_context(FileLock(folder / f"{digest}.lock", mode=0o666))
+            with self._writing():
+                for digest in sorted(set(digests)):
+                    held.enter_context(self._lock(digest))
             yield
 
     def write(self, setting: Setting, result: Fit, *, trainer: str, group: str | None) -> Path:
@@ -140,26 +137,30 @@ class Store:
         contents = _contents(setting, result)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         contents[MANIFEST] = _signed(_manifest(setting, result, sums, trainer, group))
-        temporary = self.root / "tmp" / f"{setting.digest}-{os.getpid()}-{uuid.uuid4().hex}"
-        for folder in (temporary, temporary / CHECKPOINTS):
-            if folder == temporary or result.checkpoints:
-                folder.mkdir(parents=True)
-        for name, content in contents.items():
-            _write(temporary / name, content)
-        for folder in {(temporary / name).parent for name in contents}:
-            _sync(folder)
+        temporary = self._temporary(setting.digest)
         target = self.folder(setting.digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(temporary, target)
-        _sync(target.parent)
+        with self._writing():
+            for folder in (temporary, temporary / CHECKPOINTS):
+                if folder == temporary or result.checkpoints:
+                    folder.mkdir(parents=True)
+            for name, content in contents.items():
+                _write(temporary / name, content)
+            for folder in {(temporary / name).parent for name in contents}:
+                _sync(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(temporary, target)
+            _sync(target.parent)
         return target
 
     def runs(self) -> list[Listed]:
-        """All runs that have a manifest, oldest first."""
+        """All runs whose manifest is sound, oldest first."""
         listed = []
         for folder in sorted((self.root / "runs").glob("*")):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                manifest = json.loads((folder / MANIFEST).read_text())
+            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+                signed = (folder / MANIFEST).read_bytes()
+                manifest = json.loads(signed)
+                if _signed(manifest) != signed:
+                    continue
                 listed.append(
                     Listed(
                         digest=folder.name,
@@ -180,27 +181,44 @@ class Store:
         With `dry`, delete nothing. A run that another process is writing right now is left alone.
         """
         now = datetime.now(UTC)
-        doomed = [*(self.root / "damaged").glob("*")]
+        doomed = [*(self.root / "damaged").glob("*/"), *(self.root / "tmp").glob("*/")]
         for run in self.runs():
             age = (now - datetime.fromisoformat(run.created)).total_seconds() / 86_400
-            if everything or not run.current or (older_than_days is not None and age > older_than_days):
+            if not everything and (not run.current or (older_than_days is not None and age > older_than_days)):
                 doomed.append(self.folder(run.digest))
-        for leftover in (self.root / "tmp").glob("*"):
-            lock = FileLock(self.root / "locks" / f"{leftover.name.split('-')[0]}.lock")
-            with contextlib.suppress(TimeoutError), lock.acquire(timeout=0):
-                doomed.append(leftover)
-        if not dry:
-            with self._writing():
-                for folder in doomed:
-                    shutil.rmtree(folder)
-        return doomed
+        if everything:
+            doomed += sorted((self.root / "runs").glob("*/"))
+        with self._writing():
+            return [folder for folder in doomed if self._delete(folder, dry)]
+
+    def _delete(self, folder: Path, dry: bool) -> bool:
+        """Delete a folder in one piece under its run's lock; False where another process holds that or was faster."""
+        digest = folder.name.partition("-")[0]
+        with contextlib.suppress(TimeoutError), self._lock(digest).acquire(timeout=0):
+            found = folder.exists()
+            if found and not dry:
+                temporary = self._temporary(digest)
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(folder, temporary)
+                shutil.rmtree(temporary)
+            return found
+        return False
+
+    def _temporary(self, digest: str) -> Path:
+        """A new name in the store's temporary folder; the lock of `digest` guards what has it."""
+        return self.root / "tmp" / f"{digest}-{os.getpid()}-{uuid.uuid4().hex}"
+
+    def _lock(self, digest: str) -> FileLock:
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{digest}.lock", mode=0o666)
 
     def _read(self, setting: Setting) -> tuple[Run | None, str | None]:
         """The run, or what is wrong with it; (None, None) where there is none."""
         folder = self.folder(setting.digest)
-        if not folder.is_dir():
-            return None, None
         try:
+            if not folder.is_dir():
+                return None, None
             signed = (folder / MANIFEST).read_bytes()
             manifest = json.loads(signed)
             if _signed(manifest) != signed:
@@ -217,13 +235,14 @@ class Store:
 
     def _clear(self, digest: str, fault: str | None) -> None:
         """Under the run's lock: drop what a killed process left, set a damaged run aside."""
-        for leftover in (self.root / "tmp").glob(f"{digest}-*"):
-            shutil.rmtree(leftover)
-        if fault is None:
-            return
-        aside = self.root / "damaged" / f"{digest}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(self.folder(digest), aside)
+        with self._writing():
+            for leftover in (self.root / "tmp").glob(f"{digest}-*"):
+                shutil.rmtree(leftover)
+            if fault is None:
+                return
+            aside = self.root / "damaged" / f"{digest}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(self.folder(digest), aside)
         warnings.warn(
             f"the stored run {digest} is damaged ({fault}); set aside as {aside}, training it again",
             DamagedRunWarning,

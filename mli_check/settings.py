@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +93,7 @@ class Setting:
 
     def canonical(self) -> str:
         """Canonical JSON: sorted keys, no spaces, absent fields left out."""
-        content = {"training_version": TRAINING_VERSION}
+        content: dict[str, Any] = {"training_version": TRAINING_VERSION}
         content |= {name: _present(getattr(self, name)) for name in ("data", "model", "recipe")}
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -144,7 +145,7 @@ def from_json(text: str) -> Setting:
     return Setting(**parts)
 
 
-_PARTS = {"data": DataSetting, "model": ModelSetting, "recipe": Recipe}
+_PARTS: dict[str, type[Any]] = {"data": DataSetting, "model": ModelSetting, "recipe": Recipe}
 
 
 def _coerced(part: Any, name: str) -> Any:
@@ -187,7 +188,7 @@ def _text(value: Any) -> str:
     return value
 
 
-_COERCIONS = {
+_COERCIONS: dict[str, Callable[[Any], Any]] = {
     "int": _integer,
     "float": _real,
     "bool": _truth,

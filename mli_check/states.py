@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -66,7 +67,7 @@ def distance(first: State, second: State, model: nn.Module | None = None) -> flo
     check_same(first, second, "first", "second")
     ours, theirs = parameters(first, model), parameters(second, model)
     gaps = (ours[n].detach().double() - theirs[n].detach().double().to(ours[n].device) for n in ours)
-    return float(sum(float(gap.square().sum()) for gap in gaps)) ** 0.5
+    return math.sqrt(sum(float(gap.square().sum()) for gap in gaps))
 
 
 def digest(state: State) -> str:

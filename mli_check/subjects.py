@@ -59,7 +59,7 @@ SUBJECTS = (
         scale="quick",
         group="fcn4-gaussian",
         setting=_setting("digits-gaussian", _FCN4, _FCN4_RECIPE),
-        test_examples=5_000,
+        test_examples=4_000,
     ),
     Subject(
         name="vgg-digits",
@@ -74,7 +74,7 @@ SUBJECTS = (
         scale="quick",
         group="vgg-digits",
         setting=_setting("digits", _VGG_BN, _VGG_RECIPE),
-        calibration_examples=500,
+        calibration_examples=250,
     ),
 )
 

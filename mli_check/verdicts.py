@@ -32,15 +32,17 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """A verdict with its figure and one sentence why; `needed` is the sample size that would decide, in `needed_unit`.
+    """A verdict with its figure and one sentence why.
 
-    `details` holds further figures by label.
+    `needed` is the sample size at which the same estimates would decide, in `needed_unit` (None where they have decided
+    or never would). `details` holds further figures by label.
     """
 
     verdict: Verdict
     reason: str
     figure: Figure
     needed: int | None = None
+    needed_unit: str = ""
     details: Mapping[str, Detail] = field(default_factory=dict)
 
 
@@ -77,7 +79,12 @@ def never_rises(tests: Sequence[RiseTest]) -> Ruling:
     needed = max((test.needed for test in tests if test.needed is not None), default=None)
     reason = f"{len(tests) - holding} of {len(tests)} networks stay undecided on {tests[0].examples} test examples"
     return Ruling(
-        verdict=Verdict.INCONCLUSIVE, reason=reason, figure=figure, needed=needed, details=details
+        verdict=Verdict.INCONCLUSIVE,
+        reason=reason,
+        figure=figure,
+        needed=needed,
+        needed_unit="test examples",
+        details=details,
     )
 
 
@@ -99,7 +106,8 @@ def all_positive(differences: Mapping[str, Sequence[float]], label: str) -> Ruli
     """Judge "larger in every one of these comparisons": differences over matched networks, a list a comparison.
 
     `reproduced` if the 95% interval of the mean difference lies above 0 in every comparison of at least 10 networks;
-    `not reproduced` if in any it lies below 0.02 (with confidence 1 - 0.05 / comparisons); else `inconclusive`.
+    `not reproduced` if in any it lies below 0.02 (with confidence 1 - 0.05 / comparisons), which goes first; else
+    `inconclusive`.
     """
     figures = {name: mean_interval(values) for name, values in differences.items() if _usable(values)}
     details: dict[str, Detail] = {}
@@ -109,8 +117,10 @@ def all_positive(differences: Mapping[str, Sequence[float]], label: str) -> Ruli
     weakest = min(figures, key=lambda name: figures[name].low, default=None)
     figure = _interval_figure(label, None if weakest is None else figures[weakest])
     strict = 1 - LEVEL / max(len(differences), 1)
-    absent = [name for name in figures if mean_interval(differences[name], strict).high < LEAST_SHIFT]
+    highest = {name: mean_interval(differences[name], strict).high for name in figures}
+    absent = [name for name in figures if highest[name] < LEAST_SHIFT]
     if absent:
+        figure = _interval_figure(label, figures[min(absent, key=lambda name: highest[name])])
         reason = f"no difference of {LEAST_SHIFT} or more in: {', '.join(absent)}"
         return Ruling(verdict=Verdict.NOT_REPRODUCED, reason=reason, figure=figure, details=details)
     if missing or weakest is None:
@@ -119,11 +129,30 @@ def all_positive(differences: Mapping[str, Sequence[float]], label: str) -> Ruli
     if figures[weakest].low > 0:
         reason = f"larger in all of: {', '.join(figures)}; the smallest difference is that of {weakest}"
         return Ruling(verdict=Verdict.REPRODUCED, reason=reason, figure=figure, details=details)
-    found = figures[weakest]
-    half = found.high - found.estimate
-    needed = math.ceil(found.n * (half / found.estimate) ** 2) if found.estimate > 0 else None
     reason = f"the interval of {weakest} includes both no difference and one of {LEAST_SHIFT}"
-    return Ruling(verdict=Verdict.INCONCLUSIVE, reason=reason, figure=figure, needed=needed, details=details)
+    return Ruling(
+        verdict=Verdict.INCONCLUSIVE,
+        reason=reason,
+        figure=figure,
+        needed=_networks_needed(figures, highest),
+        needed_unit="networks",
+        details=details,
+    )
+
+
+def _networks_needed(figures: Mapping[str, Interval], highest: Mapping[str, float]) -> int:
+    """Networks at which the same means would decide: all above 0, or any below 0.02, whichever comes first."""
+    above = [_enough(found.n, found.high - found.estimate, found.estimate) for found in figures.values()]
+    below = [
+        _enough(found.n, highest[name] - found.estimate, LEAST_SHIFT - found.estimate)
+        for name, found in figures.items()
+    ]
+    return math.floor(min(max(above), *below)) + 1
+
+
+def _enough(n: int, half: float, gap: float) -> float:
+    """The sample size at which half an interval, shrinking with the root of it, is no longer than `gap`."""
+    return n * (half / gap) * (half / gap) if gap > 0 else math.inf
 
 
 def _usable(values: Sequence[float]) -> bool:
@@ -134,7 +163,7 @@ def more_often(first: Sequence[bool], second: Sequence[bool], label: str) -> Rul
     """Judge "happens more often in the first": matched pairs of networks, Agresti and Min's interval.
 
     `reproduced` if the 95% interval of the difference lies above 0 for at least 10 pairs; `not reproduced` if it lies
-    below 0.10; else `inconclusive`.
+    below 0.10, which goes first; else `inconclusive`.
     """
     details: dict[str, Detail] = {"pairs": len(first)}
     if not first:
@@ -149,34 +178,44 @@ def more_often(first: Sequence[bool], second: Sequence[bool], label: str) -> Rul
     if found.low > 0 and len(first) >= FEWEST_NETWORKS:
         reason = f"{sum(first)} of {len(first)} against {sum(second)} of {len(second)}"
         return Ruling(verdict=Verdict.REPRODUCED, reason=reason, figure=figure, details=details)
-    needed = _pairs_needed(found)
-    reason = f"the interval over {len(first)} pairs includes both no difference and one of {LEAST_EXCESS:.2f}"
-    return Ruling(verdict=Verdict.INCONCLUSIVE, reason=reason, figure=figure, needed=needed, details=details)
+    if found.low > 0:
+        reason = f"{len(first)} pairs; a claim about how often needs at least {FEWEST_NETWORKS}"
+    else:
+        reason = f"the interval over {len(first)} pairs includes both no difference and one of {LEAST_EXCESS:.2f}"
+    return Ruling(
+        verdict=Verdict.INCONCLUSIVE,
+        reason=reason,
+        figure=figure,
+        needed=_pairs_needed(found),
+        needed_unit="pairs",
+        details=details,
+    )
 
 
-def _pairs_needed(found: Interval) -> int | None:
-    """Pairs at which the same shares would decide, the interval's width shrinking with the root of their number."""
-    half = (found.high - found.low) / 2
-    gap = max(found.estimate, LEAST_EXCESS - found.estimate)
-    return math.ceil(found.n * (half / gap) ** 2) if gap > 0 else None
+def _pairs_needed(found: Interval) -> int:
+    """Pairs, at least 10, at which the same interval would decide: its width shrinks with the root of their number."""
+    half, centre = (found.high - found.low) / 2, (found.high + found.low) / 2
+    enough = _enough(found.n, half, max(centre, LEAST_EXCESS - centre))
+    return max(math.floor(enough) + 1, FEWEST_NETWORKS)
 
 
 def agrees(deviations: Mapping[str, float], tolerance: float, label: str) -> Ruling:
     """Judge a definition or identity: the largest deviation from what it must give, over named examples.
 
-    `reproduced` if none exceeds `tolerance`, `not reproduced` if one does, `inconclusive` without finite examples.
+    `not reproduced` if one exceeds `tolerance`; else `inconclusive` if there is none or one is not finite; else
+    `reproduced`.
     """
     finite = {name: value for name, value in deviations.items() if math.isfinite(value)}
     worst = max(finite, key=lambda name: finite[name], default=None)
     figure = Figure(label=label, value=None if worst is None else finite[worst])
     details: dict[str, Detail] = {"examples": len(finite), "tolerance": tolerance}
+    if worst is not None and finite[worst] > tolerance:
+        reason = f"`{worst}` deviates by {finite[worst]:.3g}, more than {tolerance:g}"
+        return Ruling(verdict=Verdict.NOT_REPRODUCED, reason=reason, figure=figure, details=details)
     if worst is None or len(finite) < len(deviations):
         missing = [name for name in deviations if name not in finite]
         reason = f"no finite deviation for: {', '.join(missing) or 'any example'}"
         return Ruling(verdict=Verdict.INCONCLUSIVE, reason=reason, figure=figure, details=details)
-    if finite[worst] > tolerance:
-        reason = f"`{worst}` deviates by {finite[worst]:.3g}, more than {tolerance:g}"
-        return Ruling(verdict=Verdict.NOT_REPRODUCED, reason=reason, figure=figure, details=details)
     reason = f"all {len(finite)} examples agree to {tolerance:g}"
     return Ruling(verdict=Verdict.REPRODUCED, reason=reason, figure=figure, details=details)
 
@@ -184,8 +223,11 @@ def agrees(deviations: Mapping[str, float], tolerance: float, label: str) -> Rul
 def all_of(parts: Mapping[str, Ruling]) -> Ruling:
     """Join the parts of a claim: `reproduced` if all are, `not reproduced` if any is not, else `inconclusive`.
 
-    The figure is that of the first part that stands for the verdict.
+    The figure is that of the first part that stands for the verdict, and so is the unit of `needed`.
     """
+    if not parts:
+        figure = Figure(label="no part", value=None)
+        return Ruling(verdict=Verdict.INCONCLUSIVE, reason="no part to judge", figure=figure)
     order = (Verdict.NOT_REPRODUCED, Verdict.INCONCLUSIVE, Verdict.REPRODUCED)
     verdict = next(kind for kind in order if any(part.verdict is kind for part in parts.values()))
     name = next(name for name, part in parts.items() if part.verdict is verdict)
@@ -202,8 +244,10 @@ def all_of(parts: Mapping[str, Ruling]) -> Ruling:
         high=deciding.figure.high,
         unit=deciding.figure.unit,
     )
-    needed = max((part.needed for part in parts.values() if part.needed is not None), default=None)
-    return Ruling(verdict=verdict, reason=reason, figure=figure, needed=needed, details=details)
+    unit = deciding.needed_unit
+    alike = [part.needed for part in parts.values() if part.needed is not None and part.needed_unit == unit]
+    needed = max(alike, default=None) if verdict is Verdict.INCONCLUSIVE else None
+    return Ruling(verdict=verdict, reason=reason, figure=figure, needed=needed, needed_unit=unit, details=details)
 
 
 def _interval_figure(label: str, found: Interval | None) -> Figure:

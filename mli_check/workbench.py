@@ -96,9 +96,9 @@ class Workbench:
 
     def loss_curve(self, run: Run) -> Curve:
         """Training loss over the whole training set from theta_0 to theta_F of a run."""
-        return evaluate(
-            self.model, LinearPath(run.init, run.final), self.train, calibration=self.calibration, device=self.device
-        )
+        path = LinearPath(run.init, run.final)
+        curve: Curve = evaluate(self.model, path, self.train, calibration=self.calibration, device=self.device)
+        return curve
 
     def rise_tests(self, curves: Sequence[Curve], parts: int = 1) -> list[RiseTest]:
         """One rise test a network, at the level that keeps all of them, in all `parts` of the claim, at 5%."""
@@ -111,6 +111,6 @@ def error_chart(title: str, groups: dict[str, Iterable[Curve]]) -> Chart:
     alphas: Iterable[float] = []
     for group, curves in groups.items():
         for index, curve in enumerate(curves):
-            lines.append(Series(group, f"network {index}", curve.balanced_error))
+            lines.append(Series(group, f"network {index}", curve.values("balanced_error")))
             alphas = curve.alphas
     return Chart(title, "alpha", "test error (class-balanced)", alphas, lines)

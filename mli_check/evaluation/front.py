@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from mli_check.curves import Curve, Outcomes, Record, Surface
@@ -81,13 +82,15 @@ def evaluate(
     return _run(model, [path], data, options)[0]
 
 
-def evaluate_many(model: nn.Module, paths: Sequence[Span], data: Dataset, points: int = 51, **options: Any) -> list[Any]:
+def evaluate_many(
+    model: nn.Module, paths: Sequence[Span], data: Dataset, points: int = 51, **options: Any
+) -> list[Any]:
     """The curves (surfaces) of several paths of one architecture over the same data; options as for `evaluate`."""
     known = [entry.name for entry in dataclasses.fields(Options)]
     for name in options:
         if name not in known:
             raise UnknownNameError("option of evaluate_many", name, known)
-    return _run(model, paths, data, Options(points=points, **options))
+    return _run(model, list(paths), data, Options(points=points, **options))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,7 +184,7 @@ def _replica(model: nn.Module, device: torch.device | str | None) -> tuple[nn.Mo
     where = torch.device(device) if device is not None else (tensors[0].device if tensors else torch.device("cpu"))
     try:
         replica = copy.deepcopy(model)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise OptionError(
             f"the model cannot be copied ({error}); pass a freshly built model of the same architecture"
         ) from error
@@ -198,7 +201,8 @@ def _axes(path: Span, options: Options) -> tuple[np.ndarray, ...]:
 
 
 def _points(axes: tuple[np.ndarray, ...]) -> list[Point]:
-    return [tuple(map(float, point)) for point in np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))]
+    crossed = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    return [tuple(map(float, point)) for point in crossed.reshape(-1, len(axes))]
 
 
 def _check_end(path: Span, points: list[Point], results: list[PointResult]) -> None:
@@ -218,6 +222,12 @@ def _checkpoint(job: Job, path: Span) -> dict[str, float] | None:
     result = loop.measure(job)
     own = {"loss": result.loss}
     return own if result.errors is None else own | {"error": float(result.errors.mean(dtype=np.float64))}
+
+
+def _stacked(rows: list[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """All points' arrays as one; None where they were not kept."""
+    kept = [row for row in rows if row is not None]
+    return np.stack(kept) if kept else None
 
 
 def _assemble(
@@ -249,6 +259,6 @@ def _assemble(
         classes=classes,
         record=record,
         checkpoint=checkpoint,
-        losses=None if job.keep == "summary" else np.stack([result.losses for result in results]),
-        logits=None if job.keep != "logits" else np.stack([result.logits for result in results]),
+        losses=_stacked([result.losses for result in results]),
+        logits=_stacked([result.logits for result in results]),
     )

@@ -23,11 +23,11 @@ def works_channels_last(model: nn.Module, data: Dataset) -> bool:
     """
     if data.targets.device.type != "cpu" or not convolves_images(model):
         return False
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     try:
         call(model, data.subset(min(2, len(data))).map(channels_last), slice(None))
     except RuntimeError:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        model.to(memory_format=torch.contiguous_format)
         return False
     return True
 

@@ -19,7 +19,7 @@ from mli_check.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the paths of one evaluation share: `model` is the engine's own replica, in eval mode, on the device where `data` lies."""
+    """What the paths of one evaluation share: `model` is the engine's own replica, in eval mode, where `data` lies."""
 
     model: nn.Module
     data: Dataset

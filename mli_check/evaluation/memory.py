@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.overrides import TorchFunctionMode
 
 from mli_check.data.dataset import Dataset
 from mli_check.errors import OptionError
@@ -18,16 +17,19 @@ DEFAULT_LIMIT = {"cpu": 256 * 2**20, "cuda": 4 * 2**30}
 _LIVE = 3  # an operation's input, its output and one skip connection, each as large as the largest tensor
 
 
-class _LargestOutput(TorchDispatchMode):
-    """Records the bytes of the largest tensor that any operation returns."""
+class _LargestOutput(TorchFunctionMode):
+    """Records the bytes of the largest tensor that any torch function returns.
+
+    A TorchDispatchMode would see more, but its first use imports torch._dynamo, which takes a second or two.
+    """
 
     bytes = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
+        for leaf in result if isinstance(result, tuple | list) else (result,):
             if isinstance(leaf, Tensor):
-                self.bytes = max(self.bytes, leaf.numel() * leaf.element_size())
+                self.bytes = max(self.bytes, leaf.nelement() * leaf.element_size())
         return result
 
 
@@ -35,7 +37,7 @@ def bytes_per_example(model: nn.Module, data: Dataset) -> int:
     """An upper estimate of what one example's forward pass keeps alive, from two examples run through `model`."""
     with _LargestOutput() as largest:
         call(model, data, slice(0, 2))
-    return _LIVE * largest.bytes // min(2, len(data)) + 1
+    return _LIVE * int(largest.bytes) // min(2, len(data)) + 1
 
 
 def batch_size(model: nn.Module, data: Dataset, limit: int | None) -> int:

@@ -55,7 +55,7 @@ def resolve(model: nn.Module, policy: str | None, calibration: Dataset | None, b
         return NormStats(policy)
     if calibration is None:
         raise OptionError(
-            "norm_stats='recalibrate' needs `calibration`, a dataset to take batch statistics from (the training data); "
+            "norm_stats='recalibrate' needs `calibration`, a dataset to take batch statistics from (the training set); "
             "pass calibration=..., or choose norm_stats='freeze' (the final network's statistics) or 'interpolate'"
         )
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 2:

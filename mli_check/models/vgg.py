@@ -1,5 +1,4 @@
-"""VGG networks (Simonyan & Zisserman 2015) for small images: convolution -> [BN ->] ReLU, as NSI needs (Tao et al. 4.1.4).
-"""
+"""VGG networks (Simonyan & Zisserman 2015) for small images: convolution -> [BN ->] ReLU, as NSI needs."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from mli_check.settings import ModelSetting
 
 VARIANTS: dict[str, tuple[tuple[int, ...], ...]] = {
     # channels of each 3 x 3 convolution; a 2 x 2 max-pool ends every stage
-    "tiny": ((8,), (16, 16), (32,)),  # for 8 x 8 digits: trains in about a second on one core
+    "tiny": ((8,), (16,), (32,)),  # for 8 x 8 digits: trains in about a second on one core
 }
 
 

@@ -105,7 +105,7 @@ def _epoch(
         batch = slice(start, start + recipe.batch_size)
         losses = cross_entropy(model(inputs[batch]), targets[batch])
         optimiser.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        losses.mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total += losses.detach().sum(dtype=torch.float64)
         state.iteration += 1
@@ -115,12 +115,12 @@ def _epoch(
 
 
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    weights, lr, decay = model.parameters(), recipe.lr, recipe.weight_decay
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **shared)
+        return torch.optim.SGD(weights, lr=lr, momentum=recipe.momentum, weight_decay=decay)
     if recipe.optimiser == "rmsprop":
-        return torch.optim.RMSprop(model.parameters(), momentum=recipe.momentum, **shared)
-    return torch.optim.Adam(model.parameters(), **shared)
+        return torch.optim.RMSprop(weights, lr=lr, momentum=recipe.momentum, weight_decay=decay)
+    return torch.optim.Adam(weights, lr=lr, weight_decay=decay)
 
 
 def _check_batches(setting: Setting, count: int) -> None:
