@@ -49,11 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     First, because pytest-xdist reads the marks in the same hook.
     """
     wanted = config.getoption("--mli-subject")
+    grouping = config.pluginmanager.hasplugin("xdist")
     kept = []
     for item in items:
         callspec = getattr(item, "callspec", None)
         name = callspec.params.get("subject") if callspec is not None else None
-        if name is not None:
+        if name is not None and grouping:
             item.add_marker(pytest.mark.xdist_group(subjects.get(name).group))
         if not wanted or name in wanted:
             kept.append(item)

@@ -182,12 +182,13 @@ class Store:
         """
         now = datetime.now(UTC)
         doomed = [*(self.root / "damaged").glob("*/"), *(self.root / "tmp").glob("*/")]
-        for run in self.runs():
-            age = (now - datetime.fromisoformat(run.created)).total_seconds() / 86_400
-            if not everything and (not run.current or (older_than_days is not None and age > older_than_days)):
-                doomed.append(self.folder(run.digest))
         if everything:
             doomed += sorted((self.root / "runs").glob("*/"))
+        else:
+            for run in self.runs():
+                age = (now - datetime.fromisoformat(run.created)).total_seconds() / 86_400
+                if not run.current or (older_than_days is not None and age > older_than_days):
+                    doomed.append(self.folder(run.digest))
         with self._writing():
             return [folder for folder in doomed if self._delete(folder, dry)]
 

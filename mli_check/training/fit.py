@@ -59,10 +59,11 @@ def fit(setting: Setting, data: Dataset, progress: Progress | None = None) -> Fi
     recipe = setting.recipe
     _check_batches(setting, len(data))
     dtype = getattr(torch, recipe.precision)
+    model = network(setting, data)
     inputs = data.inputs
     assert isinstance(inputs, Tensor)  # example_shape, read by `network`, refuses dicts
     device = inputs.device
-    model = network(setting, data).to(device).train()
+    model.to(device).train()
     init = _on_cpu(model)
     optimiser = _optimiser(model, recipe)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
