@@ -163,7 +163,11 @@ class Journal:
         self._line({**document, "records": None})
 
     def append(self, content: Record) -> None:
-        """Add a record, on disk when this returns."""
+        """Add a record, on disk when this returns. Raises ResultsError for a second one of a claim and subject."""
+        if _key(content) in map(_key, self.document["records"]):
+            raise ResultsError(
+                f"claim {content['claim']} recorded a second verdict on {content['subject']}; record once"
+            )
         self.document["records"].append(content)
         self._line(content)
 
@@ -269,10 +273,13 @@ def _check(document: Any, file: Path) -> None:
             raise ResultsError(f"{str(file)!r} has a claim, subject or scale that is not text: {str(entry)[:80]}")
         if entry["verdict"] not in VERDICTS:
             raise ResultsError(f"{str(file)!r} has the verdict {entry['verdict']!r}; expected one of {VERDICTS}")
-        key = (entry["claim"], entry["subject"], entry.get("scale"))
-        if key in seen:
-            raise ResultsError(f"{str(file)!r} has two records of {key[0]} on {key[1]}")
-        seen.add(key)
+        if _key(entry) in seen:
+            raise ResultsError(f"{str(file)!r} has two records of {entry['claim']} on {entry['subject']}")
+        seen.add(_key(entry))
+
+
+def _key(entry: Record) -> tuple[str, str, str]:
+    return entry["claim"], entry["subject"], entry.get("scale", "")
 
 
 def clean(value: Any) -> Any:

@@ -227,6 +227,8 @@ def test_rapid_descent_is_the_span_of_all_rapid_steps(values: np.ndarray, data: 
         ([1, 2, 0], 0.1, 0.775),
         ([1, 0.5, 1, 0], 0.1, 1 / 15),
         ([1, 0, 0], 0.9, 0.45),
+        ([4, 2, 2, 0], 0.5, 1 / 3),
+        ([4, 2, 3, 0], 0.5, 1 / 3),
     ],
     ids=str,
 )

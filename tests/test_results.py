@@ -278,6 +278,17 @@ def test_a_finished_file_goes_before_a_journal_of_the_same_name(tmp_path: Path) 
     assert [e["claim"] for e in results.read(results.journal_of(path))["records"]] == ["T2"]
 
 
+def test_a_journal_takes_no_second_record_of_a_claim_and_subject(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    journal = Journal(path, document())
+    journal.append(entry("T1", "a"))
+    journal.append(entry("T1", "b"))
+    journal.append(entry("T1", "a", scale="standard"))
+    with pytest.raises(ResultsError, match="claim T1 recorded a second verdict on a; record once"):
+        journal.append(entry("T1", "a"))
+    assert len(results.read(journal.close())["records"]) == 3
+
+
 def test_a_journal_in_a_place_that_cannot_be_a_folder_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match=r"cannot write results to .*r\.json: .*; choose another file"):
