@@ -52,14 +52,14 @@ def descent_interval(values: ArrayLike, alphas: ArrayLike | None = None, tau: fl
 
     A step is rapid when it takes at least `tau` of the total drop J(first) - J(last); the interval goes from the start
     of the first rapid step to the end of the last. On a grid of more than 1 / tau steps even a straight line would have
-    none, so such a curve is read at 50 equal steps, linear between its points. `alphas` defaults to equal steps on
-    [0, 1].
+    none, so such a curve is read at half as many equal steps (50 at tau = 0.01), linear between its points. `alphas`
+    defaults to equal steps on [0, 1].
     """
     if not 0 < tau < 1:
         raise OptionError(f"`tau` must lie between 0 and 1, got tau={tau!r}")
     curve, grid = _values(values), _grid(values, alphas)
     if len(curve) - 1 > 1 / tau:
-        fine = np.linspace(grid[0], grid[-1], 51)
+        fine = np.linspace(grid[0], grid[-1], max(round(0.5 / tau), 1) + 1)
         curve, grid = np.interp(fine, grid, curve), fine
     with np.errstate(invalid="ignore"):  # inf - inf, where the curve stays infinite
         drop, steps = curve[0] - curve[-1], curve[:-1] - curve[1:]

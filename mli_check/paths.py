@@ -7,7 +7,7 @@ state alone can be computed once for all points. A path refers to its states; it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -60,8 +60,12 @@ class Span(ABC):
         """
         return dict(self.tensors(point, norm_stats))
 
-    def tensors(self, point: Point | float, norm_stats: str = "interpolate") -> Iterator[tuple[str, Tensor]]:
-        """What `state` holds, one tensor at a time."""
+    def tensors(
+        self, point: Point | float, norm_stats: str = "interpolate", trained: Collection[str] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """What `state` holds, one tensor at a time; with `trained`, the names of a model's parameters, its other
+        floating buffers (positional codes, an input's mean) stay at the final state's too.
+        """
         at = (float(point),) if isinstance(point, int | float) else tuple(map(float, point))
         if len(at) != self.dimension:
             raise OptionError(f"a point of {self.label} has {self.dimension} coordinate(s), got {at}")
@@ -69,7 +73,9 @@ class Span(ABC):
             raise UnknownNameError("policy for norm_stats", str(norm_stats), ("interpolate", "freeze"))
         common, own = self.coefficients(at), self.tensor_coefficients(at)
         for name, tensor in self.final.items():
-            stays = not tensor.is_floating_point() or (is_running_statistic(name) and norm_stats == "freeze")
+            untrained = trained is not None and name not in trained
+            fixed = norm_stats == "freeze" if is_running_statistic(name) else untrained
+            stays = fixed or not tensor.is_floating_point()
             yield name, tensor.detach().clone() if stays else self._combine(name, own.get(name, common))
 
     def _combine(self, name: str, coefficients: Coefficients) -> Tensor:
@@ -161,7 +167,7 @@ def grid(points: int = 51, alphas: Sequence[float] | None = None) -> np.ndarray:
     Raises OptionError for fewer than 2 points or alphas that do not increase.
     """
     if alphas is None:
-        if not isinstance(points, int) or isinstance(points, bool) or points < 2:
+        if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 2:
             raise OptionError(f"`points` must be a whole number of at least 2, got points={points!r}")
         return np.linspace(0.0, 1.0, points)
     values = np.asarray(alphas, dtype=np.float64)

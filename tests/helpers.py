@@ -20,7 +20,7 @@ def tiny_setting(**recipe: object) -> Setting:
 
 
 def random_state(model: nn.Module, seed: int) -> dict[str, Tensor]:
-    """A state for `model` with normal parameters and running means, positive running variances; counters as they are."""
+    """A state for `model`: normal parameters and running means, positive running variances, counters as they are."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, tensor in model.state_dict().items():

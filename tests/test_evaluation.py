@@ -903,3 +903,54 @@ def test_a_device_may_be_named():
     model = network("fcn")
     for device in ("cpu", torch.device("cpu")):
         assert evaluate(model, linear(model), DATA, 3, device=device).record.device == "cpu"
+
+
+class WithPositions(nn.Module):
+    """A linear model that adds a fixed code to its inputs, kept as a floating buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("code", torch.arange(64.0))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(inputs.flatten(1) + self.code)
+
+
+def test_floating_buffers_that_are_no_running_statistics_stay_at_the_final_states() -> None:
+    model, data = WithPositions(), images(20)
+    final = random_state(model, 1) | {"code": torch.arange(64.0)}
+    init = random_state(model, 0) | {"code": torch.zeros(64)}
+    curve = evaluate(model, LinearPath(init, final), data, alphas=[0.0, 0.5, 1.0])
+    model.load_state_dict(init | {"code": final["code"]})
+    with torch.no_grad():
+        wanted = functional.cross_entropy(model(data.inputs), data.targets)
+    assert curve.loss[0] == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_a_model_of_one_logit_takes_a_binary_loss_of_the_callers_own() -> None:
+    model, data = nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), images(20, classes=2)
+
+    def logistic(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float(), reduction="none")
+
+    curve = evaluate(model, ScaledPath(random_state(model, 0)), data, points=3, loss=logistic)
+    assert curve.loss[0] == pytest.approx(np.log(2))
+    assert curve.error is None
+
+
+def test_class_targets_of_any_integer_dtype_give_the_same_curve() -> None:
+    model, data = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), images(20)
+    path = ScaledPath(random_state(model, 0))
+    wanted = evaluate(model, path, data, points=3)
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        found = evaluate(model, path, Dataset(data.inputs, data.targets.to(dtype)), points=3)
+        assert found.loss == pytest.approx(wanted.loss)
+        assert found.error == pytest.approx(wanted.error)
+
+
+def test_a_surface_that_should_keep_examples_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    plane = Plane(random_state(model, 0), random_state(model, 1))
+    with pytest.raises(OptionError, match="Surface"):
+        evaluate(model, plane, images(10), points=3, keep="examples")

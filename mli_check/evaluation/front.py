@@ -127,7 +127,7 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
     data = data.to(device)
     results = []
     with torch.random.fork_rng(devices=memory.seeded_devices(device)), torch.inference_mode():
-        loop.check_outputs(replica, data)
+        loop.check_outputs(replica, data, one_logit=callable(options.loss))
         notes: tuple[str, ...] = ()
         if layout.works_channels_last(replica, data):
             data, stats, notes = data.map(layout.channels_last), stats.map(layout.channels_last), (layout.NOTE,)
@@ -194,6 +194,8 @@ def _replica(model: nn.Module, device: torch.device | str | None) -> tuple[nn.Mo
 def _axes(path: Span, options: Options) -> tuple[np.ndarray, ...]:
     alphas = grid(options.points, options.alphas)
     if isinstance(path, Plane):
+        if options.keep != "summary":
+            raise OptionError(f"a Surface keeps no single examples; leave keep={options.keep!r} out for a Plane")
         return alphas, 2 * grid(options.points) - 1 if options.betas is None else grid(options.points, options.betas)
     if options.betas is not None:
         raise OptionError(f"`betas` belongs to a Plane, and {path.label} has only alphas; leave it out")
@@ -216,7 +218,7 @@ def _check_end(path: Span, points: list[Point], results: list[PointResult]) -> N
 
 def _checkpoint(job: Job, path: Span) -> dict[str, float] | None:
     """The final state's own loss and error under its own buffers, where recalibration makes the curve's end differ."""
-    if job.norm_stats.policy != "recalibrate" or not norm_stats.tracking_layers(job.model):
+    if path.dimension > 1 or job.norm_stats.policy != "recalibrate" or not norm_stats.tracking_layers(job.model):
         return None
     loop.place(job.model, path, path.end, "freeze")
     result = loop.measure(job)

@@ -57,7 +57,8 @@ def run(job: Job, path: Span, points: list[Point]) -> list[PointResult]:
 def place(model: nn.Module, path: Span, point: Point, of_path: str) -> None:
     """Write the path's state at `point` into `model`, tensor by tensor."""
     targets = model.state_dict()
-    for name, tensor in path.tensors(point, of_path):
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, tensor in path.tensors(point, of_path, trained):
         targets[name].copy_(tensor)
 
 
@@ -68,7 +69,7 @@ def measure(job: Job) -> PointResult:
         rows = slice(start, start + job.batch_size)
         outputs, targets = call(job.model, job.data, rows), job.data.targets[rows]
         losses.append(check_losses(job.loss(outputs, targets), len(targets), job.loss_name))
-        if is_classification(targets) and isinstance(outputs, Tensor) and outputs.ndim == 2:
+        if is_classification(targets) and isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1:
             errors.append(tie_aware_error(outputs, targets))
         if job.keep == "logits":
             logits.append(outputs)
@@ -81,10 +82,15 @@ def measure(job: Job) -> PointResult:
     )
 
 
-def check_outputs(model: nn.Module, data: Dataset) -> None:
-    """Raise OptionError if class indices do not fit the model's logits (on a GPU that would end the process)."""
+def check_outputs(model: nn.Module, data: Dataset, one_logit: bool) -> None:
+    """Raise OptionError if class indices do not fit the model's logits (on a GPU that would end the process).
+
+    A model of a single output is let through with `one_logit`, for a binary loss of the caller's own.
+    """
     outputs = call(model, data, slice(0, 1))
     if not is_classification(data.targets) or not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        return
+    if one_logit and outputs.shape[1] == 1:
         return
     if data.classes > outputs.shape[1]:
         raise OptionError(
