@@ -5,6 +5,7 @@ Under pytest-xdist the controlling process loads this file too, and runs no clai
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     ):
         try:
             parser.addoption(name, default=default, help=text)
-        except ValueError:  # another plugin has this option already: its value is read instead
+        except (ValueError, argparse.ArgumentError):  # another plugin has this option: its value is read instead
             continue
 
 
@@ -49,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     First, because pytest-xdist reads the marks in the same hook.
     """
     wanted = config.getoption("--mli-subject")
-    grouping = config.pluginmanager.hasplugin("xdist")
+    grouping = any(map(config.pluginmanager.hasplugin, ("xdist", "xdist.plugin")))
     kept = []
     for item in items:
         callspec = getattr(item, "callspec", None)

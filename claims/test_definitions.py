@@ -33,8 +33,8 @@ def highest_bump_by_hand(values):
 
 
 def apart(got, wanted):
-    """The largest distance of two tuples; zero where both are NaN."""
-    return max(0.0 if np.isnan(a) and np.isnan(b) else abs(a - b) for a, b in zip(got, wanted, strict=True))
+    """The largest distance of two tuples; zero where both are NaN, NaN where one is."""
+    return float(np.max([0.0 if np.isnan(a) and np.isnan(b) else abs(a - b) for a, b in zip(got, wanted, strict=True)]))
 
 
 @pytest.mark.claim(id="T23")

@@ -64,7 +64,8 @@ class Comparison:
     def markdown(self) -> str:
         """A summary for a CI job's page: counts, then a table of what changed."""
         counts = ", ".join(f"{len(self.of(kind))} {kind}" for kind in Kind if self.of(kind)) or "no verdicts"
-        lines = [f"## mli-check: {'verdicts changed' if self.failed else 'no verdict changed'}", "", counts, ""]
+        calm = "no verdict flipped or was lost" if self.of(Kind.WAVERED) else "no verdict changed"
+        lines = [f"## mli-check: {'verdicts changed' if self.failed else calm}", "", counts, ""]
         changed = [change for change in self.changes if change.kind is not Kind.SAME]
         if changed:
             lines += ["| claim | subject | scale | before | after | |", "|---|---|---|---|---|---|"]

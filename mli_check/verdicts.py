@@ -236,7 +236,8 @@ def all_of(parts: Mapping[str, Ruling]) -> Ruling:
     for part_name, part in parts.items():
         details[part_name] = f"{part.verdict}: {part.reason}"
         details |= {f"{part_name}, {key}": value for key, value in part.details.items()}
-    reason = deciding.reason if verdict is Verdict.REPRODUCED else f"{name}: {deciding.reason}"
+    holds = verdict is Verdict.REPRODUCED
+    reason = f"all {len(parts)} parts hold: {'; '.join(parts)}" if holds else f"{name}: {deciding.reason}"
     figure = Figure(
         label=f"{deciding.figure.label} ({name})",
         value=deciding.figure.value,

@@ -12,9 +12,10 @@ from mli_check import states
 from mli_check.curves import Curve
 from mli_check.data import Dataset, load_dataset
 from mli_check.evaluation.front import evaluate
+from mli_check.locations import data_root
 from mli_check.paths import LinearPath, ScaledPath, Span
 from mli_check.results import Chart, Series
-from mli_check.runs import Run, Store
+from mli_check.runs import Run, Store, training_data
 from mli_check.settings import Setting
 from mli_check.statistics import RiseTest
 from mli_check.subjects import Subject
@@ -34,13 +35,13 @@ class Workbench:
 
     @cached_property
     def train(self) -> Dataset:
-        """The training set, whole."""
-        return load_dataset(self.subject.setting.data.name, "train", device=self.device)
+        """The training set, or the part of it that the setting names."""
+        return training_data(self.subject.setting).to(self.device)
 
     @cached_property
     def test(self) -> Dataset:
         """The test examples that curves are measured on."""
-        data = load_dataset(self.subject.setting.data.name, "test", device=self.device)
+        data = load_dataset(self.subject.setting.data.name, "test", root=data_root(), device=self.device)
         return data.subset(self.subject.test_examples) if self.subject.test_examples else data
 
     @cached_property
@@ -97,7 +98,9 @@ class Workbench:
     def loss_curve(self, run: Run) -> Curve:
         """Training loss over the whole training set from theta_0 to theta_F of a run."""
         path = LinearPath(run.init, run.final)
-        curve: Curve = evaluate(self.model, path, self.train, calibration=self.calibration, device=self.device)
+        curve: Curve = evaluate(
+            self.model, path, self.train, calibration=self.calibration, device=self.device, allow_diverged=True
+        )
         return curve
 
     def rise_tests(self, curves: Sequence[Curve], parts: int = 1) -> list[RiseTest]:

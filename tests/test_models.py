@@ -121,9 +121,7 @@ def test_vgg_is_convolution_then_bn_then_relu_and_pools_after_each_stage(variant
 
 @pytest.mark.parametrize("setting", MODELS.values(), ids=MODELS.keys())
 @pytest.mark.parametrize(("batch_norm", "bias"), SWITCHES, ids=SWITCH_IDS)
-def test_the_switches_decide_on_biases_and_normalisation(
-    setting: dict[str, Any], batch_norm: bool, bias: bool
-) -> None:
+def test_the_switches_decide_on_biases_and_normalisation(setting: dict[str, Any], batch_norm: bool, bias: bool) -> None:
     model = built(**setting, batch_norm=batch_norm, bias=bias)
     layers = [layer for layer in model if isinstance(layer, nn.Linear | nn.Conv2d)]
     norms = [layer for layer in model if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]

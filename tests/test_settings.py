@@ -174,9 +174,10 @@ def test_values_that_are_equal_give_the_same_digest(given: dict[str, Any], same:
 
 
 def test_truth_values_and_widths_are_coerced_too() -> None:
-    assert setting(model={"bias": 0, "hidden": [8.0]}).canonical() == setting(
-        model={"bias": False, "hidden": (8,)}
-    ).canonical()
+    assert (
+        setting(model={"bias": 0, "hidden": [8.0]}).canonical()
+        == setting(model={"bias": False, "hidden": (8,)}).canonical()
+    )
 
 
 @given(trained=settings(), random=st.randoms())

@@ -394,7 +394,7 @@ def test_not_reproduced_goes_before_inconclusive_before_reproduced(verdicts: lis
     first = verdicts.index(wanted)
     assert found.verdict is wanted
     assert found.figure.label == f"figure {first} (part {first})"
-    assert f"because figure {first}" in found.reason
+    assert ("all 2 parts hold" if wanted is REPRODUCED else f"because figure {first}") in found.reason
 
 
 def test_the_joined_details_name_their_parts() -> None:

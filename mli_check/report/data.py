@@ -236,7 +236,7 @@ def _result(claim_id: str, record: Document, run: Run, anchors: _Anchors) -> Res
         interval=between,
         reason=record["reason"],
         criterion=record["criterion"],
-        needed=_count(record["needed"]),
+        needed=_count(record["needed"]) and f"{_count(record['needed'])} {record.get('needed_unit', '')}".strip(),
         networks=_count(record["networks"]),
         details=tuple((label, *_detail(value)) for label, value in record["details"].items()),
         settings=tuple((setting["digest"], setting["summary"]) for setting in record["settings"]),
