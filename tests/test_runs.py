@@ -724,6 +724,21 @@ def test_prune_leaves_a_run_alone_whose_lock_is_held(store: Store) -> None:
     assert store.prune(everything=True) == [store.folder(SETTING.digest)]
 
 
+def test_prune_does_not_mind_a_faster_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_over(store, OTHER.digest)
+    lock = Store._lock
+
+    def slow(this: Store, digest: str) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "_lock", lock)
+            assert len(Store(store.root).prune(everything=True)) in (2, 0)
+        return lock(this, digest)
+
+    monkeypatch.setattr(Store, "_lock", slow)
+    assert store.prune(everything=True) == []
+    assert names(store, "runs") == names(store, "tmp") == []
+
+
 def test_prune_in_the_middle_of_a_training_does_not_disturb_it(
     empty: Store, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
