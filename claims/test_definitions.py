@@ -37,7 +37,7 @@ def apart(got, wanted):
     return float(np.max([0.0 if np.isnan(a) and np.isnan(b) else abs(a - b) for a, b in zip(got, wanted, strict=True)]))
 
 
-@pytest.mark.claim(id="T23")
+@pytest.mark.claim(id="T23", expected="reproduced")
 @pytest.mark.parametrize("subject", ["fcn4-digits"], indirect=True)
 def test_rapid_descent_interval(mli, bench, subject):
     """[alpha_S, alpha_E] with tau = 0.01 on 50 steps equals the closed form for a straight line (0, 1), a step, a ramp
@@ -65,7 +65,7 @@ def test_rapid_descent_interval(mli, bench, subject):
     mli.record(ruling, subject=subject.name, charts=[chart], settings=table.settings, device=table.device)
 
 
-@pytest.mark.claim(id="T24")
+@pytest.mark.claim(id="T24", expected="reproduced")
 @pytest.mark.parametrize("subject", ["fcn4-digits"], indirect=True)
 def test_relative_scale(mli, bench, subject):
     """delta = M(theta_0) / M(theta_F), M the mean absolute parameter, equals the closed form on small states (integers
@@ -87,7 +87,7 @@ def test_relative_scale(mli, bench, subject):
     mli.record(ruling, subject=subject.name, settings=table.settings, device=table.device)
 
 
-@pytest.mark.claim(id="L11")
+@pytest.mark.claim(id="L11", expected="reproduced")
 @pytest.mark.parametrize("subject", ["fcn4-digits"], indirect=True)
 def test_delta_monotonicity(mli, bench, subject):
     """The smallest Delta for which a curve is Delta-monotone equals the closed form: 0 for a falling line, 2 for a

@@ -19,7 +19,12 @@ def criterion(plateaus_without: dict[str, list[float]], plateaus_with: dict[str,
     return all_positive(differences, "plateau without BN minus plateau with BN (least of three paths)")
 
 
-@pytest.mark.claim(id="T6")
+@pytest.mark.claim(
+    id="T6",
+    expected="inconclusive",
+    reason="from zero the plateau is shorter by about 0.2, from an initialisation there is no clear difference: the "
+    "small VGG has little plateau to shorten there",
+)
 @pytest.mark.parametrize("subject", list(PAIRS), indirect=True)
 def test_plateau_is_shorter_with_batch_normalisation(mli, bench, subject):
     """The plateau is the smallest alpha at which the class-balanced test error has fallen by a tenth of its total drop.

@@ -67,7 +67,11 @@ def criterion(networks):
     )
 
 
-@pytest.mark.claim(id="T33")
+@pytest.mark.claim(
+    id="T33",
+    expected="not reproduced",
+    reason="the Adam part holds; but SGD stays monotone up to 0.3, and Adam no longer trains at ten times 0.01",
+)
 @pytest.mark.parametrize("subject", ["fcn4-digits"], indirect=True)
 def test_adam_and_large_learning_rates_break_monotonicity(mli, bench, subject):
     """Plain SGD and Adam at learning rates 0.01, 0.03, 0.1, 0.3, at least 10 seeds each; a network counts if

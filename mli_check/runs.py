@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
 import uuid
 import warnings
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from filelock import FileLock
 from torch import Tensor
 
@@ -31,12 +29,9 @@ from mli_check.data import Dataset, load_dataset
 from mli_check.errors import DamagedRunWarning, OptionError, StoreError
 from mli_check.locations import STORE_VARIABLE, data_root, store_root
 from mli_check.progress import Progress
+from mli_check.run_files import CHECKPOINTS, FINAL, HISTORY, INIT, MANIFEST, SETTINGS, contents, signed
 from mli_check.settings import TRAINING_VERSION, Setting, from_json
-from mli_check.states import to_bytes
 from mli_check.training.fit import Fit, fit
-
-SETTINGS, MANIFEST, HISTORY = "settings.json", "manifest.json", "history.json"
-INIT, FINAL, CHECKPOINTS = "init.safetensors", "final.safetensors", "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -134,18 +129,16 @@ class Store:
 
     def write(self, setting: Setting, result: Fit, *, trainer: str, group: str | None) -> Path:
         """Publish a trained network under its setting's digest; the caller holds that run's lock."""
-        contents = _contents(setting, result)
-        sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        contents[MANIFEST] = _signed(_manifest(setting, result, sums, trainer, group))
+        files = contents(setting, result, trainer=trainer, group=group)
         temporary = self._temporary(setting.digest)
         target = self.folder(setting.digest)
         with self._writing():
             for folder in (temporary, temporary / CHECKPOINTS):
                 if folder == temporary or result.checkpoints:
                     folder.mkdir(parents=True)
-            for name, content in contents.items():
+            for name, content in files.items():
                 _write(temporary / name, content)
-            for folder in {(temporary / name).parent for name in contents}:
+            for folder in {(temporary / name).parent for name in files}:
                 _sync(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(temporary, target)
@@ -157,9 +150,9 @@ class Store:
         listed = []
         for folder in sorted((self.root / "runs").glob("*")):
             with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-                signed = (folder / MANIFEST).read_bytes()
-                manifest = json.loads(signed)
-                if _signed(manifest) != signed:
+                written = (folder / MANIFEST).read_bytes()
+                manifest = json.loads(written)
+                if signed(manifest) != written:
                     continue
                 listed.append(
                     Listed(
@@ -220,9 +213,9 @@ class Store:
         try:
             if not folder.is_dir():
                 return None, None
-            signed = (folder / MANIFEST).read_bytes()
-            manifest = json.loads(signed)
-            if _signed(manifest) != signed:
+            written = (folder / MANIFEST).read_bytes()
+            manifest = json.loads(written)
+            if signed(manifest) != written:
                 return None, f"`{MANIFEST}` does not match its checksum"
             for name, wanted in manifest["checksums"].items():
                 if hashlib.sha256((folder / name).read_bytes()).hexdigest() != wanted:
@@ -270,46 +263,6 @@ def training_data(setting: Setting) -> Dataset:
     """The training set that `setting` names, its subset applied."""
     data = load_dataset(setting.data.name, "train", root=data_root())
     return data.subset(setting.data.subset) if setting.data.subset else data
-
-
-def _contents(setting: Setting, result: Fit) -> dict[str, bytes]:
-    history = [
-        {key: None if isinstance(value, float) and value * 0 != 0 else value for key, value in entry.items()}
-        for entry in result.history
-    ]
-    states = {INIT: result.init, FINAL: result.final}
-    states |= {f"{CHECKPOINTS}/{step:08d}.safetensors": state for step, state in result.checkpoints.items()}
-    contents = {name: to_bytes(state) for name, state in states.items()}
-    return contents | {SETTINGS: setting.canonical().encode(), HISTORY: _json(history)}
-
-
-def _manifest(
-    setting: Setting, result: Fit, sums: Mapping[str, str], trainer: str, group: str | None
-) -> dict[str, Any]:
-    return {
-        "digest": setting.digest,
-        "summary": setting.summary,
-        "training_version": TRAINING_VERSION,
-        "trainer": trainer,
-        "group": group,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(result.seconds, 3),
-        "device": result.device,
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "diverged_at": result.diverged_at,
-        "checksums": dict(sums),
-    }
-
-
-def _signed(manifest: Mapping[str, Any]) -> bytes:
-    """The manifest's bytes, with a checksum of its own entries, so that a flipped byte in it is found too."""
-    entries = {name: value for name, value in manifest.items() if name != "checksum"}
-    return _json(entries | {"checksum": hashlib.sha256(_json(entries)).hexdigest()})
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _write(path: Path, content: bytes) -> None:

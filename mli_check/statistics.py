@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit  # scipy.stats has these too, and takes half a second to import
 
 from mli_check.errors import OptionError
 
@@ -181,7 +181,7 @@ def _critical_value(centred: Floats, error: Floats, level: float, replicates: in
     for j in range(1, rows.shape[1]):
         scaled = (draws[:, j, None] - draws[:, :j]) / error[:j, j].astype(np.float32)
         np.maximum(maximum, scaled.max(axis=1), out=maximum)
-    return max(float(np.quantile(maximum, 1 - level)), float(stats.norm.ppf(1 - level)))
+    return max(float(np.quantile(maximum, 1 - level)), float(ndtri(1 - level)))
 
 
 def _needed(rise: Floats, se: Floats, threshold: float, critical: float, count: int) -> int | None:
@@ -201,8 +201,10 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """The Wilson score interval of a proportion. Raises OptionError unless 0 <= successes <= n and n > 0."""
     if not 0 <= successes <= n or n == 0:
         raise OptionError(f"a proportion needs 0 <= successes <= n with n > 0, got {successes} of {n}")
-    bounds = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Interval(estimate=successes / n, low=float(bounds.low), high=float(bounds.high), n=n)
+    z, share = float(ndtri((1 + confidence) / 2)), successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(estimate=share, low=max(centre - half, 0.0), high=min(centre + half, 1.0), n=n)
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -210,7 +212,7 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or len(sample) < 2 or not np.all(np.isfinite(sample)):
         raise OptionError(f"a mean needs at least 2 finite values in one dimension, got {sample!r}")
-    half = stats.sem(sample) * stats.t.ppf((1 + confidence) / 2, len(sample) - 1)
+    half = sample.std(ddof=1) / math.sqrt(len(sample)) * stdtrit(len(sample) - 1, (1 + confidence) / 2)
     mean = float(sample.mean())
     return Interval(estimate=mean, low=mean - float(half), high=mean + float(half), n=len(sample))
 
@@ -227,6 +229,6 @@ def paired_proportions(first: Sequence[bool], second: Sequence[bool], confidence
     downs = sum(b and not a for a, b in zip(first, second, strict=True))
     total, up, down = len(first) + 2, ups + 0.5, downs + 0.5
     centre = (up - down) / total
-    half = float(stats.norm.ppf((1 + confidence) / 2)) * math.sqrt(up + down - (up - down) ** 2 / total) / total
+    half = float(ndtri((1 + confidence) / 2)) * math.sqrt(up + down - (up - down) ** 2 / total) / total
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)
     return Interval(estimate=(ups - downs) / len(first), low=low, high=high, n=len(first))

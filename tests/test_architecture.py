@@ -30,6 +30,7 @@ HOUSE = (
     "data",
     "models",
     "training",
+    "run_files",
     "runs",
     "paths",
     "curves",

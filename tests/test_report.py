@@ -306,6 +306,7 @@ def test_a_failure_leaves_the_old_report_as_it_was(tmp_path, monkeypatch):
 def test_a_missing_library_is_named_with_its_package(module, package, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     html.drawing_library.cache_clear()
+    charts._frame.cache_clear()
     with pytest.raises(ReportError, match=f"pip install {package}"):
         html.render([document(curves=3)])
 

@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock
 from helpers import tiny_setting
 
-from mli_check import runs
+from mli_check import run_files, runs
 from mli_check.errors import DamagedRunWarning, StoreError
 from mli_check.runs import MANIFEST, Run, Store
 from mli_check.settings import TRAINING_VERSION, Setting
@@ -89,7 +89,7 @@ def names(store: Store, part: str) -> list[str]:
 def rewrite_manifest(folder: Path, **entries: object) -> None:
     """Change entries of a manifest, which stays sound."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_bytes(runs._signed(manifest | entries))
+    (folder / MANIFEST).write_bytes(run_files.signed(manifest | entries))
 
 
 def assert_equal_states(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:

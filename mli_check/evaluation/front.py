@@ -220,7 +220,7 @@ def _checkpoint(job: Job, path: Span) -> dict[str, float] | None:
     """The final state's own loss and error under its own buffers, where recalibration makes the curve's end differ."""
     if path.dimension > 1 or job.norm_stats.policy != "recalibrate" or not norm_stats.tracking_layers(job.model):
         return None
-    loop.place(job.model, path, path.end, "freeze")
+    loop.Slots(job.model).place(path, path.end, "freeze")
     result = loop.measure(job)
     own = {"loss": result.loss}
     return own if result.errors is None else own | {"error": float(result.errors.mean(dtype=np.float64))}

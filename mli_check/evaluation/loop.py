@@ -44,8 +44,9 @@ class PointResult:
 def run(job: Job, path: Span, points: list[Point]) -> list[PointResult]:
     """Evaluate every point of the path in order."""
     results = []
+    slots = Slots(job.model)
     for index, point in enumerate(points):
-        place(job.model, path, point, job.norm_stats.of_path)
+        slots.place(path, point, job.norm_stats.of_path)
         if job.norm_stats.calibration is not None and job.norm_stats.batch is not None:
             recalibrate(job.model, job.norm_stats.calibration, job.norm_stats.batch)
         results.append(measure(job))
@@ -54,12 +55,17 @@ def run(job: Job, path: Span, points: list[Point]) -> list[PointResult]:
     return results
 
 
-def place(model: nn.Module, path: Span, point: Point, of_path: str) -> None:
-    """Write the path's state at `point` into `model`, tensor by tensor."""
-    targets = model.state_dict()
-    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    for name, tensor in path.tensors(point, of_path, trained):
-        targets[name].copy_(tensor)
+class Slots:
+    """The tensors of a model, to write states into."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._targets = model.state_dict()
+        self._trained = frozenset(name for name, _ in model.named_parameters(remove_duplicate=False))
+
+    def place(self, path: Span, point: Point, of_path: str) -> None:
+        """Write the path's state at `point` into the model, tensor by tensor."""
+        for name, tensor in path.tensors(point, of_path, self._trained):
+            self._targets[name].copy_(tensor)
 
 
 def measure(job: Job) -> PointResult:
