@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from mli_check import results
 from mli_check.errors import OptionError, ResultsError
-from mli_check.locations import DATA_VARIABLE, STORE_VARIABLE
+from mli_check.locations import COMMAND_VARIABLE, DATA_VARIABLE, STORE_VARIABLE
 from mli_check.progress import Progress
 
 _DROPPED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
@@ -71,6 +72,7 @@ def environment(request: Request) -> dict[str, str]:
     """The environment of that command: no foreign plugins, options or modules, our store and data folders."""
     chosen = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     chosen |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONSAFEPATH": "1"}
+    chosen[COMMAND_VARIABLE] = shlex.join(["mli-check", *sys.argv[1:]])
     if request.store is not None:
         chosen[STORE_VARIABLE] = str(request.store.absolute())
     if request.data_root is not None:

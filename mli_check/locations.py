@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 STORE_VARIABLE, DATA_VARIABLE = "MLI_CHECK_STORE", "MLI_CHECK_DATA"
+COMMAND_VARIABLE = "MLI_CHECK_COMMAND"  # what the user typed, passed on to pytest for the results
 
 
 def store_root(given: str | Path | None = None) -> Path:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mli_check.errors import MliCheckError, ResultsError
+from mli_check.locations import COMMAND_VARIABLE
 
 if TYPE_CHECKING:
     from mli_check.results import Chart, Journal
@@ -123,6 +124,7 @@ class Recorder:
             device=device,
             threads=torch.get_num_threads() if torch is not None else None,
             seconds=time.perf_counter() - self._started,
+            seed_offset=self._request.config.getoption("--mli-seed-offset"),
         )
         node.stash[_RECORD] = json.dumps(content, allow_nan=False)
         self._hold(str(ruling.verdict), expected, ruling.reason)
@@ -218,7 +220,8 @@ class ResultsWriter:
             config = self._config
             chosen = config.getoption("--mli-results")
             path = config.invocation_params.dir / (chosen or results.DEFAULT)
-            command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+            typed = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+            command = os.environ.get(COMMAND_VARIABLE, typed)
             device = config.getoption("--device", default=None) or "cpu"
             scale = config.getoption("--scale", default=None) or "quick"
             document = results.new_document(command, scale, device)

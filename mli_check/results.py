@@ -78,9 +78,10 @@ def record(
     device: str = "cpu",
     threads: int | None = None,
     seconds: float = 0.0,
+    seed_offset: int = 0,
 ) -> Record:
     """The record of one claim and subject, JSON-ready; `settings` are (digest, summary) pairs."""
-    flags = "" if scale == "quick" else f" --scale {scale}"
+    flags = ("" if scale == "quick" else f" --scale {scale}") + (f" --seed-offset {seed_offset}" if seed_offset else "")
     content: Record = {
         "claim": claim,
         "subject": subject,

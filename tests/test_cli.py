@@ -75,6 +75,7 @@ def test_run_judges_a_claim_and_writes_results_and_report(tmp_path: Path) -> Non
     assert "report: mli-check-results/report.html" in done.stdout
     found = results.read(tmp_path / "mli-check-results" / "results.json")
     assert [(entry["claim"], entry["subject"]) for entry in found["records"]] == [("T24", "fcn4-digits")]
+    assert found["command"].startswith("mli-check run T24")
     assert sorted(path.name for path in (tmp_path / "mli-check-results").iterdir()) == ["report.html", "results.json"]
     flipped = document("not reproduced", "T24")
     results.write(tmp_path / "base.json", flipped)

@@ -62,6 +62,7 @@ def test_a_record_has_the_documented_keys_and_is_json() -> None:
 def test_a_record_says_how_to_reproduce_it_at_its_scale() -> None:
     assert entry()["reproduce"] == "mli-check run T1"
     assert entry(scale="standard")["reproduce"] == "mli-check run T1 --scale standard"
+    assert entry(seed_offset=7)["reproduce"] == "mli-check run T1 --seed-offset 7"
 
 
 def test_a_record_is_dated_in_utc() -> None:
