@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the claims on the subjects of --mli-subject, if any are named.
+    """Keep the claims on the subjects of --mli-subject, if any are named, and put them in the order of SUBJECTS.
 
     Claims on subjects of one group share their curves, so pytest-xdist is asked to keep them in one process.
 
@@ -51,17 +51,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     wanted = config.getoption("--mli-subject")
     grouping = any(map(config.pluginmanager.hasplugin, ("xdist", "xdist.plugin")))
-    kept = []
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        name = callspec.params.get("subject") if callspec is not None else None
+    rank = {subject.name: index for index, subject in enumerate(subjects.SUBJECTS)}
+    names = {item: _subject_name(item) for item in items}
+    for item, name in names.items():
         if name is not None and grouping:
             item.add_marker(pytest.mark.xdist_group(subjects.get(name).group))
-        if not wanted or name in wanted:
-            kept.append(item)
-    if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
+    dropped = [item for item in items if wanted and names[item] not in wanted]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+    kept = [item for item in items if item not in dropped]
+    items[:] = sorted(kept, key=lambda item: rank.get(names[item], len(rank)))
+
+
+def _subject_name(item: pytest.Item) -> str | None:
+    """The subject that a claim is parametrised with; None for other tests, which this hook sees too."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.get_closest_marker("claim") is None:
+        return None
+    return callspec.params.get("subject")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -222,10 +223,19 @@ def _check_destination(destination: Path, results: Path) -> None:
 
 
 def _launched(request: Request) -> Outcome:
+    """Run the claims under a progress bar; when most are judged and a core comes free, load what the report needs."""
     from mli_check import launch
     from mli_check.progress import bar
+    from mli_check.report.html import prepare
 
-    return launch.run(request, bar("judging claims"))
+    draw, preparing = bar("judging claims"), threading.Thread(target=prepare, daemon=True)
+
+    def follow(done: int, total: int) -> None:
+        draw(done, total)
+        if 3 * done >= 2 * total and preparing.ident is None:
+            preparing.start()
+
+    return launch.run(request, follow)
 
 
 def _conclude(outcome: Outcome, destination: Path) -> int:

@@ -192,3 +192,15 @@ def test_the_readme_has_the_two_commands_that_ci_runs() -> None:
     assert "mli-check run" in printed[0]
     assert "pytest" in printed[1]
     assert subprocess.run([*script, "9"], capture_output=True).returncode != 0
+
+
+def test_claims_are_put_in_the_order_of_their_subjects(tmp_path: Path) -> None:
+    """The group of claims that takes longest has to start first, or one worker is left with it at the end."""
+    from mli_check import subjects
+
+    command = [sys.executable, "-m", "pytest", ROOT / "claims", "-c", ROOT / "claims" / "pytest.ini", "--collect-only"]
+    done = subprocess.run([*command, "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True)
+    listed = [line.rpartition("[")[2].rstrip("]") for line in done.stdout.splitlines() if line.endswith("]")]
+    order = [subject.name for subject in subjects.SUBJECTS]
+    assert set(listed) == set(order)
+    assert listed == sorted(listed, key=order.index)

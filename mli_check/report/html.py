@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -100,6 +101,13 @@ def typeset(text: str) -> Any:
         inner = index[1:-1] if len(index) > 1 else index
         marked += markupsafe.Markup("<{0}>{1}</{0}>{2}").format(markupsafe.Markup(tags[mark]), inner, rest)
     return marked
+
+
+def prepare() -> None:
+    """Load the libraries that a report needs, ahead of time; a missing one is reported by `write_report`."""
+    with contextlib.suppress(ReportError):
+        load("altair")
+        drawing_library()
 
 
 @cache
