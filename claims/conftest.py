@@ -80,13 +80,13 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """The device of --device, checked once."""
-    import torch
+    from mli_check.workbench import check_device
 
     chosen = request.config.getoption("--device") or "cpu"
     try:
-        torch.zeros((), device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        pytest.exit(f"--device={chosen!r} cannot be used here: {str(error).splitlines()[0]}", returncode=2)
+        check_device(chosen)
+    except MliCheckError as error:
+        pytest.exit(str(error), returncode=2)
     return chosen
 
 

@@ -13,14 +13,13 @@ import typer
 
 from mli_check import __version__
 from mli_check.errors import MliCheckError, OptionError, UnknownNameError
+from mli_check.locations import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mli_check.launch import Outcome, Request
     from mli_check.results import Document
-
-DEFAULT_RESULTS = Path("mli-check-results/results.json")
 
 app = typer.Typer(
     name="mli-check",
@@ -65,7 +64,7 @@ def run(
     report: Annotated[
         Path | None, typer.Option(help="The HTML report (report.html beside the results).", show_default=False)
     ] = None,
-    results: Annotated[Path, typer.Option(help="The verdicts as JSON.")] = DEFAULT_RESULTS,
+    results: Annotated[Path, typer.Option(help="The verdicts as JSON.")] = RESULTS,
     baseline: Annotated[Path | None, typer.Option(help="Earlier results: exit 1 if a verdict changed.")] = None,
     workers: Annotated[int, typer.Option("-n", help="Processes; 0: one a core, at most 4.", min=0)] = 0,
     seed_offset: Annotated[int, typer.Option(help="Added to every training seed.", min=0)] = 0,
@@ -112,7 +111,7 @@ def report(
     from mli_check.report.html import write_report
     from mli_check.results import read
 
-    documents = [read(path) for path in results or [DEFAULT_RESULTS]]
+    documents = [read(path) for path in results or [RESULTS]]
     print(f"report: {write_report(documents, output)}")
 
 
@@ -203,12 +202,9 @@ def _check_names(scale: str, device: str, names: Sequence[str]) -> None:
     for name in names:
         subjects.get(name)
     if device != "cpu":
-        import torch
+        from mli_check.workbench import check_device
 
-        try:
-            torch.zeros((), device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise OptionError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
+        check_device(device)
 
 
 def _check_destination(destination: Path, results: Path) -> None:

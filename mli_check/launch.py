@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mli_check import results
-from mli_check.errors import OptionError, ResultsError
-from mli_check.locations import COMMAND_VARIABLE, DATA_VARIABLE, STORE_VARIABLE
+from mli_check.errors import OptionError
+from mli_check.locations import COMMAND_VARIABLE, DATA_VARIABLE, RESULTS, STORE_VARIABLE
 from mli_check.progress import Progress
 
 _DROPPED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
@@ -32,7 +32,7 @@ class Request:
     seed_offset: int = 0
     store: Path | None = None
     data_root: Path | None = None
-    results: Path = results.DEFAULT
+    results: Path = RESULTS
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _prepare(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         results.journal_of(path).write_text("")
     except OSError as error:
-        raise ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file") from error
+        raise results.unwritable(path, error) from error
 
 
 def _drop_empty(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where trained runs and downloaded data lie; apart from `runs`, so that reading it does not import torch."""
+"""Where trained runs, downloaded data and results lie; apart from `runs`, so that reading it does not import torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 STORE_VARIABLE, DATA_VARIABLE = "MLI_CHECK_STORE", "MLI_CHECK_DATA"
+RESULTS = Path("mli-check-results") / "results.json"  # unless told otherwise, in the folder where the user stands
 COMMAND_VARIABLE = "MLI_CHECK_COMMAND"  # what the user typed, passed on to pytest for the results
 
 

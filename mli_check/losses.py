@@ -16,13 +16,13 @@ Loss: TypeAlias = Callable[[Any, Any], Tensor]
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """-log softmax(outputs)[target] in nats: outputs (n, classes), targets (n,) of class indices; returns (n,)."""
-    return functional.cross_entropy(outputs, targets.long(), reduction="none")
+    return functional.cross_entropy(outputs, targets, reduction="none")
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """||output - target||^2 of each example, summed over its elements; class indices become one-hot. Returns (n,)."""
     if is_classification(targets) and outputs.ndim == 2:
-        targets = functional.one_hot(targets.long(), outputs.shape[1])
+        targets = functional.one_hot(targets, outputs.shape[1])
     if outputs.shape != targets.shape:
         raise OptionError(
             f"squared_error needs outputs and targets of one shape, got {tuple(outputs.shape)}, {tuple(targets.shape)}"
@@ -54,7 +54,7 @@ def tie_aware_error(outputs: Tensor, targets: Tensor) -> Tensor:
     this is chance error 1 - 1 / classes whatever the tie rule of argmax.
     """
     top = outputs == outputs.amax(dim=1, keepdim=True)  # NaN equals nothing: no top class, error 1
-    hit = top.gather(1, targets.long()[:, None]).squeeze(1).to(torch.float32)
+    hit = top.gather(1, targets[:, None]).squeeze(1).to(torch.float32)
     return 1 - hit / top.sum(dim=1).clamp(min=1)
 
 

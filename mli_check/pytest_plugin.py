@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mli_check.errors import MliCheckError, ResultsError
-from mli_check.locations import COMMAND_VARIABLE
+from mli_check.locations import COMMAND_VARIABLE, RESULTS
 
 if TYPE_CHECKING:
     from mli_check.results import Chart, Journal
@@ -219,7 +219,7 @@ class ResultsWriter:
 
             config = self._config
             chosen = config.getoption("--mli-results")
-            path = config.invocation_params.dir / (chosen or results.DEFAULT)
+            path = config.invocation_params.dir / (chosen or RESULTS)
             typed = shlex.join(["pytest", *map(str, config.invocation_params.args)])
             command = os.environ.get(COMMAND_VARIABLE, typed)
             device = config.getoption("--device", default=None) or "cpu"

@@ -22,12 +22,12 @@ from typing import Any
 from mli_check import __version__
 from mli_check.catalogue import natural_key
 from mli_check.errors import ResultsError
+from mli_check.statistics import Verdict
 from mli_check.verdicts import Ruling
 
 SCHEMA = 1
-DEFAULT = Path("mli-check-results") / "results.json"
 JOURNAL_SUFFIX = ".journal"
-VERDICTS = ("reproduced", "not reproduced", "inconclusive")
+VERDICTS = tuple(verdict.value for verdict in Verdict)
 
 Record = dict[str, Any]
 Document = dict[str, Any]
@@ -160,7 +160,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.journal, "w", encoding="utf-8")  # noqa: SIM115 - stays open for the whole session
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         self._line({**document, "records": None})
 
     def append(self, content: Record) -> None:
@@ -188,10 +188,11 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> ResultsError:
+def unwritable(path: Path, error: OSError) -> ResultsError:
+    """The error to raise where results cannot be written to `path`."""
     return ResultsError(f"cannot write results to {path}: {error.strerror}; choose another file")
 
 
@@ -219,7 +220,7 @@ def write(path: Path, document: Document) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def read(path: str | Path) -> Document:

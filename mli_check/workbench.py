@@ -11,6 +11,7 @@ from torch import nn
 from mli_check import states
 from mli_check.curves import Curve
 from mli_check.data import Dataset, load_dataset
+from mli_check.errors import OptionError
 from mli_check.evaluation.front import evaluate
 from mli_check.locations import data_root
 from mli_check.paths import LinearPath, ScaledPath, Span
@@ -24,6 +25,14 @@ from mli_check.verdicts import level_for
 
 UNRELATED = 1_000_000  # added to a network's seed for an initialisation that it was not trained from
 LEFT_ENDS = {"own": "own initialisation", "unrelated": "unrelated initialisation", "zero": "zero"}
+
+
+def check_device(device: str) -> None:
+    """Raise OptionError unless tensors can be made on `device`."""
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 class Workbench:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mli_check import results
+from mli_check.locations import RESULTS
 
 pytestmark = pytest.mark.xdist_group("pytest-plugin")  # so that its runs of the assorted claims are made once
 
@@ -56,7 +57,7 @@ class Ran:
 
     @property
     def results(self) -> results.Document:
-        return results.read(self.folder / results.DEFAULT)
+        return results.read(self.folder / RESULTS)
 
     @property
     def records(self) -> dict[tuple[str, str], results.Record]:
@@ -234,7 +235,7 @@ def assorted(request: pytest.FixtureRequest) -> Ran:
 def test_all_records_reach_the_results_sorted_by_claim(assorted: Ran) -> None:
     assert {key: entry["verdict"] for key, entry in assorted.records.items()} == RECORDED
     assert list(assorted.records) == list(RECORDED)
-    assert not results.journal_of(assorted.folder / results.DEFAULT).exists()
+    assert not results.journal_of(assorted.folder / RESULTS).exists()
 
 
 def test_a_verdict_opposite_to_the_expected_one_fails(assorted: Ran) -> None:
@@ -316,7 +317,7 @@ def test_the_docstring_is_the_criterion_without_its_indentation(assorted: Ran) -
 
 
 def test_the_terminal_says_how_many_verdicts_there_are_and_where(assorted: Ran) -> None:
-    where = assorted.folder / results.DEFAULT
+    where = assorted.folder / RESULTS
     assert f"mli-check: 1 inconclusive, 5 not reproduced, 4 reproduced; written to {where}" in assorted.output
 
 
@@ -378,14 +379,14 @@ def test_a_run_without_claims_writes_nothing_and_imports_nothing_heavy(tmp_path:
     assert found.status == 0
     assert "heavy: []" in found.output
     assert "mli-check:" not in found.output.replace("mli-check-", "")
-    assert not (tmp_path / results.DEFAULT.parent).exists()
+    assert not (tmp_path / RESULTS.parent).exists()
 
 
 def test_collecting_claims_writes_nothing(tmp_path: Path) -> None:
     found = run(tmp_path, "--collect-only", claims=ONE_CLAIM)
     assert found.status == 0
     assert "test_one" in found.output
-    assert not (tmp_path / results.DEFAULT.parent).exists()
+    assert not (tmp_path / RESULTS.parent).exists()
 
 
 def test_a_mark_selects_one_claim_exactly(tmp_path: Path) -> None:
@@ -404,7 +405,7 @@ def test_the_option_names_the_results_file(tmp_path: Path) -> None:
     found = results.read(tmp_path / "deep" / "er" / "mine.json")
     assert [entry["claim"] for entry in found["records"]] == ["T1"]
     assert "--mli-results=deep/er/mine.json" in found["command"]
-    assert not (tmp_path / results.DEFAULT.parent).exists()
+    assert not (tmp_path / RESULTS.parent).exists()
 
 
 # Results that cannot be written, sessions that are cut off
@@ -467,7 +468,7 @@ def test_a_run_cut_off_in_its_second_claim_leaves_the_first(tmp_path: Path, blow
             time.sleep(0.05)
         process.send_signal(blow)
         output, _ = process.communicate(timeout=PATIENCE)
-    path = tmp_path / results.DEFAULT
+    path = tmp_path / RESULTS
     found = results.read(path)
     assert [(entry["claim"], entry["verdict"]) for entry in found["records"]] == [("T1", "reproduced")]
     assert results.journal_of(path).exists() is (blow is signal.SIGKILL)
@@ -476,7 +477,7 @@ def test_a_run_cut_off_in_its_second_claim_leaves_the_first(tmp_path: Path, blow
 
 
 def test_the_next_run_replaces_the_journal_of_a_killed_one(tmp_path: Path) -> None:
-    beside = results.journal_of(tmp_path / results.DEFAULT)
+    beside = results.journal_of(tmp_path / RESULTS)
     beside.parent.mkdir()
     beside.write_text(json.dumps({"schema": 1}) + "\n" + '{"claim": "T9", "half')
     assert run(tmp_path, claims=ONE_CLAIM).status == 0

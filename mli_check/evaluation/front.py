@@ -126,7 +126,8 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
     stats = stats.map(lambda tensor: tensor.to(device))
     data = data.to(device)
     results = []
-    with torch.random.fork_rng(devices=memory.seeded_devices(device)), torch.inference_mode():
+    seeded = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=seeded), torch.inference_mode():
         loop.check_outputs(replica, data, one_logit=callable(options.loss))
         notes: tuple[str, ...] = ()
         if layout.works_channels_last(replica, data):

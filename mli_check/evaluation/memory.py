@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -55,8 +54,3 @@ def batch_size(model: nn.Module, data: Dataset, limit: int | None) -> int:
         )
     room = DEFAULT_LIMIT.get(kind, DEFAULT_LIMIT["cpu"]) if limit is None else limit - copy
     return max(1, min(len(data), MOST_EXAMPLES.get(kind, MOST_EXAMPLES["cpu"]), room // each))
-
-
-def seeded_devices(device: torch.device) -> list[torch.device]:
-    """The devices beside the CPU whose random state an evaluation on `device` could touch."""
-    return [device] if device.type == "cuda" else []
