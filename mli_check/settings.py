@@ -21,8 +21,11 @@ from mli_check.errors import OptionError, UnknownNameError
 TRAINING_VERSION = 1  # raise it whenever the trainer would produce other weights from the same setting
 
 OPTIMISERS = ("sgd", "adam", "rmsprop")
-INITIALISATIONS = ("torch", "kaiming")
-PRECISIONS = ("float32", "float64")
+INITIALISATIONS = ("torch", "kaiming", "xavier")
+ACTIVATIONS = ("relu", "tanh", "sigmoid")
+PRECISIONS = ("float32", "float64", "bfloat16")
+AUGMENTATIONS = ("", "crop", "crop-flip")
+LOSSES = ("cross_entropy", "squared_error")
 
 
 def _absent(value: Any) -> Any:
@@ -31,17 +34,24 @@ def _absent(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSetting:
-    """Which examples a network is trained on. `subset` takes the first so many (0: all) of the seeded split."""
+    """Which examples a network is trained on. `subset` takes the first so many (0: all) of the seeded split.
+
+    `label_noise` is the share of training labels that are drawn anew, uniformly over the classes, by `label_seed`
+    (Lucas et al. 2020, Appendix B.2).
+    """
 
     name: str
     subset: int = _absent(0)
+    label_noise: float = _absent(0.0)
+    label_seed: int = _absent(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSetting:
     """An architecture of `mli_check.models`: hidden widths (fcn) or a named variant (vgg), BN and bias switches.
 
-    `init` is `torch` (each layer's own default) or `kaiming` (normal, fan-in, ReLU gain, with zero biases).
+    `init` is `torch` (each layer's own default), `kaiming` (normal, fan-in, ReLU gain) or `xavier` (normal), the latter
+    two with zero biases.
     """
 
     name: str
@@ -50,6 +60,7 @@ class ModelSetting:
     batch_norm: bool = _absent(False)
     bias: bool = _absent(True)
     init: str = _absent("torch")
+    activation: str = _absent("relu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +68,9 @@ class Recipe:
     """How a network is trained. The learning rate is multiplied by `gamma` after each number of epochs in `milestones`.
 
     `checkpoints` are iterations (optimiser steps, counted from 1) after which a state is kept; those beyond the end are
-    an error. `init_seed` draws the weights, `order_seed` the order of the examples.
+    an error. `init_seed` draws the weights, `order_seed` the order of the examples and their augmentation: `crop` (a
+    random crop after padding by 4 pixels) or `crop-flip` (and mirrored half of the time), drawn anew in every epoch.
+    `precision` `bfloat16` means float32 weights, with autocast to bfloat16 in the forward pass.
     """
 
     optimiser: str
@@ -72,6 +85,8 @@ class Recipe:
     order_seed: int = _absent(0)
     checkpoints: tuple[int, ...] = _absent(())
     precision: str = _absent("float32")
+    augmentation: str = _absent("")
+    loss: str = _absent("cross_entropy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +118,28 @@ class Setting:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     @property
+    def reconstructs(self) -> bool:
+        """Whether the network learns its own inputs (an autoencoder) rather than classes."""
+        return self.model.name == "autoencoder"
+
+    @property
     def summary(self) -> str:
         """One line for people."""
         model, recipe = self.model, self.recipe
         shape = "-".join(map(str, model.hidden)) or model.variant
         parts = [f"{model.name} {shape}".strip(), "BN" if model.batch_norm else "no BN"]
         parts += [] if model.bias else ["no bias"]
+        parts += [model.activation] if model.activation != "relu" else []
         parts += [f"{self.data.name}{f'[:{self.data.subset}]' if self.data.subset else ''}"]
+        parts += [f"{self.data.label_noise:.4g} of labels random"] if self.data.label_noise else []
+        parts += [recipe.augmentation] if recipe.augmentation else []
         parts += [f"{recipe.optimiser} lr {recipe.lr:g}"]
         parts += [f"momentum {recipe.momentum:g}"] if recipe.momentum else []
         parts += [f"wd {recipe.weight_decay:g}"] if recipe.weight_decay else []
         parts += [f"x{recipe.gamma:g} at {recipe.milestones}"] if recipe.milestones else []
         parts += [f"{recipe.epochs} epochs of batches of {recipe.batch_size}"]
+        parts += [recipe.loss.replace("_", " ")] if recipe.loss != "cross_entropy" else []
+        parts += [recipe.precision] if recipe.precision == "bfloat16" else []
         parts += [f"seeds {recipe.init_seed}/{recipe.order_seed}"]
         return ", ".join(parts)
 
@@ -207,11 +232,14 @@ def _present(part: Any) -> dict[str, Any]:
 
 
 def _check(setting: Setting) -> None:
-    recipe, model = setting.recipe, setting.model
+    recipe, model, data = setting.recipe, setting.model, setting.data
     for what, got, known in (
         ("optimiser", recipe.optimiser, OPTIMISERS),
         ("init", model.init, INITIALISATIONS),
+        ("activation", model.activation, ACTIVATIONS),
         ("precision", recipe.precision, PRECISIONS),
+        ("augmentation", recipe.augmentation, AUGMENTATIONS),
+        ("loss", recipe.loss, LOSSES),
     ):
         if got not in known:
             raise UnknownNameError(what, got, known)
@@ -227,11 +255,14 @@ def _check(setting: Setting) -> None:
         (all(step >= 1 for step in recipe.checkpoints), "checkpoints", "iterations from 1"),
         (list(recipe.checkpoints) == sorted(set(recipe.checkpoints)), "checkpoints", "increasing iterations"),
         (recipe.optimiser != "adam" or recipe.momentum == 0, "momentum", "0 for adam, which has its own betas"),
+        (not setting.reconstructs or recipe.loss == "squared_error", "loss", "squared_error for an autoencoder"),
     )
     for holds, name, wanted in rules:
         if not holds:
             raise OptionError(f"recipe.{name}={getattr(recipe, name)!r} must be {wanted}")
-    if setting.data.subset < 0:
-        raise OptionError(f"data.subset={setting.data.subset!r} must not be negative")
+    if data.subset < 0:
+        raise OptionError(f"data.subset={data.subset!r} must not be negative")
+    if not 0 <= data.label_noise <= 1:
+        raise OptionError(f"data.label_noise={data.label_noise!r} must be a share between 0 and 1")
     if any(width < 1 for width in model.hidden):
         raise OptionError(f"model.hidden={model.hidden!r} must be positive widths")

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from mli_check.errors import OptionError, UnknownNameError
 from mli_check.settings import (
+    ACTIVATIONS,
+    AUGMENTATIONS,
     INITIALISATIONS,
+    LOSSES,
     OPTIMISERS,
     PRECISIONS,
     TRAINING_VERSION,
@@ -34,14 +37,14 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "recipe": {"optimiser": "sgd", "lr": 0.1, "epochs": 3, "batch_size": 20},
 }
 ABSENT_MEANS: dict[str, dict[str, Any]] = {
-    "data": {"subset": 0},
-    "model": {"hidden": (), "variant": "", "batch_norm": False, "bias": True, "init": "torch"},
+    "data": {"subset": 0, "label_noise": 0.0, "label_seed": 0},
+    "model": {"hidden": (), "variant": "", "batch_norm": False, "bias": True, "init": "torch", "activation": "relu"},
     "recipe": {
         "momentum": 0.0, "weight_decay": 0.0, "milestones": (), "gamma": 0.1, "init_seed": 0, "order_seed": 0,
-        "checkpoints": (), "precision": "float32",
+        "checkpoints": (), "precision": "float32", "augmentation": "", "loss": "cross_entropy",
     },
 }  # fmt: skip
-OTHER: dict[str, dict[str, Any]] = {  # a value of each field that is neither absent nor in REQUIRED
+FIRST: dict[str, dict[str, Any]] = {  # of the fields that the first release had
     "data": {"name": "digits-gaussian", "subset": 500},
     "model": {"name": "vgg", "hidden": (64, 32), "variant": "tiny", "batch_norm": True, "bias": False,
               "init": "kaiming"},
@@ -51,6 +54,12 @@ OTHER: dict[str, dict[str, Any]] = {  # a value of each field that is neither ab
         "precision": "float64",
     },
 }  # fmt: skip
+LATER: dict[str, dict[str, Any]] = {
+    "data": {"label_noise": 0.25, "label_seed": 2},
+    "model": {"activation": "tanh"},
+    "recipe": {"augmentation": "crop-flip", "loss": "squared_error"},
+}
+OTHER = {part: FIRST[part] | LATER[part] for part in FIRST}  # values that are neither absent nor in REQUIRED
 KINDS = {"data": DataSetting, "model": ModelSetting, "recipe": Recipe}
 FIELDS = [(part, name) for part, fields in OTHER.items() for name in fields]
 
@@ -65,7 +74,12 @@ def settings(draw: st.DrawFn) -> Setting:
     increasing = st.sets(st.integers(1, 10**6), max_size=4).map(sorted)
     optimiser = draw(st.sampled_from(OPTIMISERS))
     return Setting(
-        data=DataSetting(name=draw(st.text(max_size=9)), subset=draw(st.integers(0, 10**6))),
+        data=DataSetting(
+            name=draw(st.text(max_size=9)),
+            subset=draw(st.integers(0, 10**6)),
+            label_noise=draw(st.floats(0, 1)),
+            label_seed=draw(st.integers(0, 10**6)),
+        ),
         model=ModelSetting(
             name=draw(st.text(max_size=9)),
             hidden=draw(st.lists(st.integers(1, 10**4), max_size=4)),
@@ -73,6 +87,7 @@ def settings(draw: st.DrawFn) -> Setting:
             batch_norm=draw(st.booleans()),
             bias=draw(st.booleans()),
             init=draw(st.sampled_from(INITIALISATIONS)),
+            activation=draw(st.sampled_from(ACTIVATIONS)),
         ),
         recipe=Recipe(
             optimiser=optimiser,
@@ -87,6 +102,8 @@ def settings(draw: st.DrawFn) -> Setting:
             order_seed=draw(st.integers(-(2**63), 2**63)),
             checkpoints=draw(increasing),
             precision=draw(st.sampled_from(PRECISIONS)),
+            augmentation=draw(st.sampled_from(AUGMENTATIONS)),
+            loss=draw(st.sampled_from(LOSSES)),
         ),
     )
 
@@ -112,8 +129,8 @@ GOLDEN = {
         ),
         "6a3a882182c1e2796a8efd31820bcf9c231685b80a26472c8103ae83598993c6",
     ),
-    "every field": (
-        setting(**OTHER),
+    "every first field": (
+        setting(**FIRST),
         "944c1875aa3837d61a32e212535963c27c352eac65337609f4d10d1dbff12dee",
     ),
 }
@@ -282,6 +299,9 @@ BAD_VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("recipe", {"init_seed": 0.5}, "not a whole number"),
     ("data", {"name": 3}, "data.name=3 cannot be read as str"),
     ("data", {"subset": -1}, "data.subset=-1 must not be negative"),
+    ("data", {"label_noise": 1.5}, "data.label_noise=1.5 must be a share"),
+    ("data", {"label_noise": -0.1}, "must be a share between 0 and 1"),
+    ("model", {"name": "autoencoder"}, "squared_error for an autoencoder"),
     ("model", {"hidden": 64}, "cannot be read as tuple"),
     ("model", {"hidden": (8, 0)}, "positive widths"),
     ("model", {"batch_norm": "yes"}, "not a truth value"),
@@ -302,10 +322,13 @@ def test_a_value_that_cannot_be_trained_is_refused(part: str, values: dict[str, 
     ("part", "values", "hint"),
     [
         ("recipe", {"optimiser": "SGD "}, "unknown optimiser 'SGD '. Known: adam, rmsprop, sgd"),
-        ("recipe", {"precision": "float16"}, "Did you mean `float64`"),
+        ("recipe", {"precision": "float46"}, "Did you mean `float64`"),
         ("model", {"init": "kaming"}, "Did you mean `kaiming`"),
+        ("model", {"activation": "Relu"}, "Did you mean `relu`"),
+        ("recipe", {"augmentation": "flip"}, "unknown augmentation 'flip'"),
+        ("recipe", {"loss": "mse"}, "unknown loss 'mse'. Known: cross_entropy, squared_error"),
     ],
-    ids=["optimiser", "precision", "init"],
+    ids=["optimiser", "precision", "init", "activation", "augmentation", "loss"],
 )
 def test_an_unknown_name_is_refused_with_those_known(part: str, values: dict[str, Any], hint: str) -> None:
     with pytest.raises(UnknownNameError) as raised:
@@ -349,12 +372,16 @@ def test_a_changed_recipe_keeps_data_and_model() -> None:
         (tiny_setting(), "fcn 8, no BN, digits[:100], sgd lr 0.1, 1 epochs of batches of 20, seeds 0/0"),
         (
             setting(**OTHER),
-            "vgg 64-32, BN, no bias, digits-gaussian[:500], rmsprop lr 0.003, momentum 0.9, wd 0.0001, "
-            "x0.5 at (10, 13), 15 epochs of batches of 50, seeds 3/4",
+            "vgg 64-32, BN, no bias, tanh, digits-gaussian[:500], 0.25 of labels random, crop-flip, rmsprop lr 0.003, "
+            "momentum 0.9, wd 0.0001, x0.5 at (10, 13), 15 epochs of batches of 50, squared error, seeds 3/4",
+        ),
+        (
+            setting(recipe={"precision": "bfloat16"}),
+            "fcn, no BN, digits, sgd lr 0.1, 3 epochs of batches of 20, bfloat16, seeds 0/0",
         ),
         (setting(), "fcn, no BN, digits, sgd lr 0.1, 3 epochs of batches of 20, seeds 0/0"),
     ],
-    ids=["tiny", "every field", "smallest"],
+    ids=["tiny", "every field", "bfloat16", "smallest"],
 )
 def test_a_setting_has_a_line_for_people(trained: Setting, line: str) -> None:
     assert trained.summary == line
