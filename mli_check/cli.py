@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mli_check import __version__
+from mli_check import __version__, cli_data
+from mli_check.cli_output import print_table
 from mli_check.errors import MliCheckError, OptionError, UnknownNameError
 from mli_check.locations import RESULTS
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 runs_app = typer.Typer(help="The store of trained networks.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
+app.add_typer(cli_data.app, name="data")
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Folder of trained networks ($MLI_CHECK_STORE, else the user's cache).")
@@ -148,7 +150,7 @@ def list_claims(as_json: JsonOption = False) -> None:
         (claim.id, claim.status, f"{catalogue.PAPERS[claim.paper].short}, {claim.where}", claim.statement)
         for claim in catalogue.CLAIMS
     ]
-    _print_table(("claim", "status", "where", "statement"), rows)
+    print_table(("claim", "status", "where", "statement"), rows)
 
 
 @runs_app.command("list")
@@ -165,7 +167,7 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
         (entry.digest[:12], entry.summary, entry.created, f"{entry.seconds:.1f} s", f"{entry.size / 1e6:.2f} MB")
         for entry in listed
     ]
-    _print_table(("digest", "network", "trained", "took", "size"), rows)
+    print_table(("digest", "network", "trained", "took", "size"), rows)
     print(f"{len(listed)} networks, {sum(entry.size for entry in listed) / 1e6:.1f} MB in {opened.root}")
 
 
@@ -272,25 +274,11 @@ def _print_verdicts(document: Document) -> None:
         shown = interval(figure["value"], figure["low"], figure["high"], figure["unit"])
         measured = f"{figure['label']}: {' '.join(shown).strip()}"
         rows.append((entry["claim"], entry["subject"], Text(verdict, colours[entry["verdict"]]), measured))
-    _print_table(("claim", "subject", "verdict", "figure"), rows)
+    print_table(("claim", "subject", "verdict", "figure"), rows)
     verdicts = [entry["verdict"] for entry in document["records"]]
     skipped = len(document["tests"]["skipped"])
     counts = [f"{verdicts.count(kind)} {kind}" for kind in colours] + ([f"{skipped} skipped"] if skipped else [])
     print(", ".join(counts))
-
-
-def _print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*titles, box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
-    console.print(table)
 
 
 def _write_text(path: Path, text: str) -> None:

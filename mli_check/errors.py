@@ -28,6 +28,10 @@ class DataError(MliCheckError):
     """A dataset is empty, inconsistent, missing or damaged."""
 
 
+class MissingDataError(DataError):
+    """A dataset has not been brought yet; the message says which command brings it."""
+
+
 class StateMismatchError(MliCheckError):
     """Two states, or a state and a model, do not have the same tensors. Lists every difference."""
 

@@ -12,15 +12,18 @@ COMMAND_VARIABLE = "MLI_CHECK_COMMAND"  # what the user typed, passed on to pyte
 
 def store_root(given: str | Path | None = None) -> Path:
     """The folder of the store: as given, else the environment's MLI_CHECK_STORE, else in the user's cache folder."""
-    chosen = given or os.environ.get(STORE_VARIABLE)
+    return _chosen(given, STORE_VARIABLE, "store")
+
+
+def data_root(given: str | Path | None = None) -> Path:
+    """The folder of image datasets: as given, else the environment's MLI_CHECK_DATA, else in the user's cache."""
+    return _chosen(given, DATA_VARIABLE, "data")
+
+
+def _chosen(given: str | Path | None, variable: str, folder: str) -> Path:
+    chosen = given or os.environ.get(variable)
     if chosen:
         return Path(chosen).expanduser().absolute()
     from platformdirs import user_cache_path
 
-    return user_cache_path("mli-check") / "store"
-
-
-def data_root(given: str | Path | None = None) -> Path | None:
-    """The folder of downloaded data: as given, else the environment's MLI_CHECK_DATA, else none."""
-    chosen = given or os.environ.get(DATA_VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else None
+    return user_cache_path("mli-check") / folder

@@ -42,9 +42,12 @@ HOUSE = (
     "report",
     "launch",
     "pytest_plugin",
+    "cli_output",
+    "cli_data",
     "cli",
 )
-AT_LOAD_ONLY = ("pytest_plugin", "cli")  # what these import inside functions may be anything: they start quickly so
+# What these import inside functions may be anything: they start quickly so.
+AT_LOAD_ONLY = ("pytest_plugin", "cli_output", "cli_data", "cli")
 LONGEST_FILE = 320
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "altair")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mli_check.data.dataset import Dataset
+from mli_check.data.dataset import Dataset, Normalisation
 from mli_check.data.digits import load_digits, load_digits_gaussian
+from mli_check.data.images import IMAGE_SETS
+from mli_check.data.stored import load_images
 from mli_check.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -18,15 +21,18 @@ SPLITS = ("train", "test")
 LOADERS: dict[str, Callable[[str, Path | None], Dataset]] = {
     "digits": lambda split, root: load_digits(split),
     "digits-gaussian": lambda split, root: load_digits_gaussian(split),
+    **{name: partial(load_images, name) for name in IMAGE_SETS},
 }
 
 
 def load_dataset(
     name: str, split: str = "test", root: str | Path | None = None, device: torch.device | str | None = None
 ) -> Dataset:
-    """A named dataset's `train` or `test` part, its inputs normalised as the loader's docstring states.
+    """A named dataset's `train` or `test` part, normalised as its loader or its record in `IMAGE_SETS` states.
 
-    `root` is the folder of downloaded data; the embedded sets need none. Raises UnknownNameError for other names.
+    `root` is the folder of image datasets (default: $MLI_CHECK_DATA, else in the user's cache folder); the embedded
+    sets need none. Raises UnknownNameError for other names, MissingDataError for a set that is not there, with the
+    command that brings it, and DataError for one that is damaged.
     """
     if name not in LOADERS:
         raise UnknownNameError("dataset", name, LOADERS)
@@ -36,4 +42,15 @@ def load_dataset(
     return data if device is None else data.to(device)
 
 
-__all__ = ["LOADERS", "SPLITS", "Dataset", "load_dataset"]
+def sample(data: Dataset, count: int) -> Dataset:
+    """`count` examples: the first ones of the embedded sets, which are shuffled; of others those of a seeded draw.
+
+    The files of image datasets are in no random order: the second half of MNIST's test set is the easier one. Zero
+    means all. Raises OptionError for more examples than there are.
+    """
+    if count == 0:
+        return data
+    return data.subset(count) if data.name.startswith("digits") else data.shuffled().subset(count)
+
+
+__all__ = ["IMAGE_SETS", "LOADERS", "SPLITS", "Dataset", "Normalisation", "load_dataset", "sample"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,8 +85,8 @@ class Dataset:
         ):
             got = f"{inputs.dtype} {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else "a dict"
             raise DataError(
-                f"dataset {self.name!r} has a normalisation for uint8 pixels (n, {channels}, height, width), got {got}; "
-                "pass such pixels, or normalise them yourself and leave `normalisation` out"
+                f"dataset {self.name!r} has a normalisation for uint8 pixels (n, {channels}, height, width), got "
+                f"{got}; pass such pixels, or normalise them yourself and leave `normalisation` out"
             )
 
     def __len__(self) -> int:
@@ -136,6 +137,11 @@ class Dataset:
         if not 1 <= count <= len(self):
             raise OptionError(f"a subset of dataset {self.name!r} takes 1 to {len(self)} examples, got {count}")
         return self.map(lambda tensor: tensor[:count])
+
+    def shuffled(self, seed: int = 0) -> Dataset:
+        """The examples in an order drawn by `seed`."""
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
+        return self.map(lambda tensor: tensor[order.to(tensor.device)])
 
     def with_random_labels(self, share: float, seed: int = 0) -> Dataset:
         """The dataset with the labels of `share` of its examples drawn anew, uniformly over all classes.

