@@ -50,6 +50,7 @@ def _manifest(
         "seconds": round(result.seconds, 3),
         "device": result.device,
         "threads": torch.get_num_threads(),
+        "execution": list(result.execution),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "diverged_at": result.diverged_at,
         "checksums": dict(sums),

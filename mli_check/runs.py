@@ -25,7 +25,7 @@ import safetensors.torch
 from filelock import FileLock
 from torch import Tensor
 
-from mli_check.data import Dataset, load_dataset
+from mli_check.data import Dataset, load_dataset, sample
 from mli_check.errors import DamagedRunWarning, OptionError, StoreError
 from mli_check.locations import STORE_VARIABLE, data_root, store_root
 from mli_check.progress import Progress
@@ -260,9 +260,23 @@ def train(setting: Setting, store: Store | None = None, progress: Progress | Non
 
 
 def training_data(setting: Setting) -> Dataset:
-    """The training set that `setting` names, its subset applied."""
-    data = load_dataset(setting.data.name, "train", root=data_root())
-    return data.subset(setting.data.subset) if setting.data.subset else data
+    """The training set that `setting` names: its subset drawn, its labels made random, as it says.
+
+    For an autoencoder inputs and targets are the pixels in 0..1.
+    """
+    wanted = setting.data
+    data = sample(load_dataset(wanted.name, "train", root=data_root()), wanted.subset)
+    if setting.reconstructs:
+        return reconstruction(data)
+    return data.with_random_labels(wanted.label_noise, wanted.label_seed) if wanted.label_noise else data
+
+
+def reconstruction(data: Dataset) -> Dataset:
+    """The dataset with its inputs as targets: pixels in 0..1 where it keeps pixels, else its inputs as they are."""
+    if not isinstance(data.inputs, Tensor):
+        raise OptionError(f"dataset {data.name!r} has a dict of inputs, which an autoencoder does not take")
+    pixels = data.inputs if data.normalisation is None else data.inputs.float().div_(255)
+    return Dataset(pixels, pixels, data.name)
 
 
 def _write(path: Path, content: bytes) -> None:

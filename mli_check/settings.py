@@ -48,7 +48,7 @@ class DataSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSetting:
-    """An architecture of `mli_check.models`: hidden widths (fcn) or a named variant (vgg), BN and bias switches.
+    """An architecture of `mli_check.models`: hidden widths, a named variant, BN and bias switches.
 
     `init` is `torch` (each layer's own default), `kaiming` (normal, fan-in, ReLU gain) or `xavier` (normal), the latter
     two with zero biases.

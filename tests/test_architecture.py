@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HOUSE = (
     "errors",
     "progress",
+    "precision",
     "statistics",
     "states",
     "losses",

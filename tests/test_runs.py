@@ -177,6 +177,7 @@ def test_the_manifest_tells_who_trained_what_when_where_and_with_what(trained: R
         "summary": SETTING.summary,
         "training_version": TRAINING_VERSION,
         "trainer": "fit",
+        "execution": [],
         "group": None,
         "device": "cpu",
         "threads": torch.get_num_threads(),

@@ -21,6 +21,7 @@ from mli_check.evaluation import layout, loop, memory, norm_stats
 from mli_check.evaluation.loop import Job, PointResult
 from mli_check.losses import Loss, is_classification, resolve
 from mli_check.paths import Plane, Point, Span, grid
+from mli_check.precision import full_float32
 from mli_check.progress import Progress, bar
 from mli_check.states import check_fits
 
@@ -123,11 +124,11 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
     axes = [_axes(path, options) for path in paths]
     replica, device = _replica(model, options.device)
     stats = norm_stats.resolve(replica, options.norm_stats, options.calibration, options.calibration_batch)
-    stats = stats.map(lambda tensor: tensor.to(device))
-    data = data.to(device)
+    stats = stats.to(device)
+    data = data.to(device).normalised()
     results = []
     seeded = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=seeded), torch.inference_mode():
+    with torch.random.fork_rng(devices=seeded), torch.inference_mode(), full_float32():
         loop.check_outputs(replica, data, one_logit=callable(options.loss))
         notes: tuple[str, ...] = ()
         if layout.works_channels_last(replica, data):

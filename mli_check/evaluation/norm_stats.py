@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -30,6 +31,10 @@ class NormStats:
     def of_path(self) -> str:
         """How the path itself treats the statistics: what it sets is overwritten by a recalibration."""
         return "interpolate" if self.policy == "interpolate" else "freeze"
+
+    def to(self, device: torch.device) -> NormStats:
+        """The same policy with its calibration data on a device, as the network sees them."""
+        return self if self.calibration is None else replace(self, calibration=self.calibration.to(device).normalised())
 
     def map(self, change: Callable[[Tensor], Tensor]) -> NormStats:
         """The same policy with `change` applied to its calibration data."""

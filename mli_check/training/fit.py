@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mli_check.data.augmentation import Draws, augment, draw
 from mli_check.data.dataset import Dataset
 from mli_check.errors import OptionError
-from mli_check.losses import cross_entropy
+from mli_check.losses import is_classification, resolve
 from mli_check.models import build
+from mli_check.precision import full_float32
 from mli_check.progress import Progress
 from mli_check.settings import Recipe, Setting
 from mli_check.states import clone
+from mli_check.training.steps import EagerStep, GraphedStep, Step, optimiser_of
+
+_AUGMENTATION = 2**62  # added to the order's seed, so that augmenting does not change the order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +30,7 @@ class Fit:
 
     `history` has one entry an epoch: epoch (from 1), iteration, lr, train_loss (mean over the epoch's batches, nats).
     `diverged_at` is the first epoch with a loss that is not finite, after which training stopped; None if none had.
+    `execution` names what made it faster on its device and may change the last bits: fused, channels_last, cuda_graph.
     """
 
     init: dict[str, Tensor]
@@ -33,99 +40,129 @@ class Fit:
     diverged_at: int | None
     seconds: float
     device: str
-
-
-@dataclass
-class _Progressed:
-    iteration: int = 0
-    checkpoints: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    execution: tuple[str, ...] = ()
 
 
 def network(setting: Setting, data: Dataset) -> nn.Module:
     """The network of `setting` at initialisation, float32 or float64 as its recipe says; global RNG untouched."""
+    classes = 0 if setting.reconstructs else data.classes
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(setting.recipe.init_seed)  # torch.manual_seed would seed the GPUs' too
-        model = build(setting.model, data.example_shape, data.classes)
-    return model.to(getattr(torch, setting.recipe.precision))
+        model = build(setting.model, data.example_shape, classes)
+    return model.to(weights_dtype(setting.recipe))
+
+
+def weights_dtype(recipe: Recipe) -> torch.dtype:
+    """float64 where the recipe says so, else float32: with `bfloat16` only the forward pass is cast."""
+    return torch.float64 if recipe.precision == "float64" else torch.float32
 
 
 def fit(setting: Setting, data: Dataset, progress: Progress | None = None) -> Fit:
-    """Train the network of `setting` on `data`, on the device where `data` lies, minimising the mean cross-entropy.
+    """Train the network of `setting` on `data`, on the device where `data` lies, minimising the recipe's mean loss.
 
-    `progress(done, total)` is called after each epoch. Raises OptionError for checkpoints beyond the last iteration or
-    a batch normalisation that would meet a batch of one example.
+    `progress(done, total)` is called after each epoch. Raises OptionError for data that do not fit the recipe,
+    checkpoints beyond the last iteration or a batch normalisation that would meet a batch of one example.
     """
     started = time.perf_counter()
     recipe = setting.recipe
-    _check_batches(setting, len(data))
-    dtype = getattr(torch, recipe.precision)
-    model = network(setting, data)
-    inputs = data.inputs
-    assert isinstance(inputs, Tensor)  # example_shape, read by `network`, refuses dicts
-    device = inputs.device
-    model.to(device).train()
+    _check(setting, data)
+    device = data.targets.device
+    model = network(setting, data).to(device).train()
     init = _on_cpu(model)
-    optimiser = _optimiser(model, recipe)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
-    order = torch.Generator().manual_seed(recipe.order_seed)
-    state, history, diverged_at = _Progressed(), [], None
-    inputs = inputs.to(dtype)
-    for epoch in range(1, recipe.epochs + 1):
-        lr = optimiser.param_groups[0]["lr"]
-        shuffled = torch.randperm(len(data), generator=order).to(device)
-        loss = _epoch(model, optimiser, recipe, inputs[shuffled], data.targets[shuffled], state)
-        schedule.step()
-        history.append({"epoch": epoch, "iteration": state.iteration, "lr": lr, "train_loss": loss})
-        if progress is not None:
-            progress(epoch, recipe.epochs)
-        if not torch.isfinite(torch.tensor(loss)):
-            diverged_at = epoch
-            break
+    training = _Training(model, data, recipe)
+    history: list[dict[str, Any]] = []
+    diverged_at = None
+    with full_float32():
+        for epoch in range(1, recipe.epochs + 1):
+            history.append({"epoch": epoch} | training.epoch())
+            if progress is not None:
+                progress(epoch, recipe.epochs)
+            if not torch.isfinite(torch.tensor(history[-1]["train_loss"])):
+                diverged_at = epoch
+                break
     return Fit(
         init=init,
         final=_on_cpu(model),
-        checkpoints=state.checkpoints,
+        checkpoints=training.checkpoints,
         history=history,
         diverged_at=diverged_at,
         seconds=time.perf_counter() - started,
         device=str(device),
+        execution=training.execution,
     )
 
 
-def _epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
-    inputs: Tensor,
-    targets: Tensor,
-    state: _Progressed,
-) -> float:
-    """One pass over examples already shuffled; the mean loss over examples. Synchronises once, at its end."""
-    total = torch.zeros((), dtype=torch.float64, device=inputs.device)
-    for start in range(0, len(targets), recipe.batch_size):
-        batch = slice(start, start + recipe.batch_size)
-        losses = cross_entropy(model(inputs[batch]), targets[batch])
-        optimiser.zero_grad(set_to_none=True)
-        losses.mean().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += losses.detach().sum(dtype=torch.float64)
-        state.iteration += 1
-        if state.iteration in recipe.checkpoints:
-            state.checkpoints[state.iteration] = _on_cpu(model)
-    return float(total) / len(targets)
+class _Training:
+    """A network on its way: `epoch` is one pass over the data, in an order of its own."""
+
+    def __init__(self, model: nn.Module, data: Dataset, recipe: Recipe) -> None:
+        self.model, self.data, self.recipe = model, data, recipe
+        self.iteration = 0
+        self.checkpoints: dict[int, dict[str, Tensor]] = {}
+        self._device = data.targets.device
+        self._images = len(data.example_shape) == 3 and any(isinstance(part, nn.Conv2d) for part in model.modules())
+        if self._channels_last:
+            model.to(memory_format=torch.channels_last)
+        self._optimiser = optimiser_of(model, recipe, self._device)
+        self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimiser, list(recipe.milestones), recipe.gamma)
+        step = EagerStep(model, self._optimiser, resolve(recipe.loss)[1], recipe)
+        self._step: Step = GraphedStep(step) if self._device.type == "cuda" else step
+        self._order = torch.Generator().manual_seed(recipe.order_seed)
+        self._draws = torch.Generator().manual_seed(recipe.order_seed + _AUGMENTATION)
+
+    @property
+    def _channels_last(self) -> bool:
+        return self._device.type == "cuda" and self._images
+
+    @property
+    def execution(self) -> tuple[str, ...]:
+        """What the device let training do; a capture that failed is told with its reason."""
+        if not isinstance(self._step, GraphedStep):
+            return ()
+        failure = self._step.failure
+        names = ["fused"] if self.recipe.optimiser != "rmsprop" else []
+        names += ["channels_last"] if self._channels_last else []
+        return (*names, f"no cuda_graph: {failure}" if failure else "cuda_graph")
+
+    def epoch(self) -> dict[str, Any]:
+        """Train once on every example: iteration, lr and the mean loss over examples. Synchronises once, at its end."""
+        lr = float(self._optimiser.param_groups[0]["lr"])
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for inputs, targets in self._batches():
+            total += self._step(inputs, targets)
+            self.iteration += 1
+            if self.iteration in self.recipe.checkpoints:
+                self.checkpoints[self.iteration] = _on_cpu(self.model)
+        self._schedule.step()
+        return {"iteration": self.iteration, "lr": lr, "train_loss": float(total) / len(self.data)}
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every example once, as the network sees it."""
+        recipe, count = self.recipe, len(self.data)
+        shuffled = torch.randperm(count, generator=self._order).to(self._device)
+        draws = draw(recipe.augmentation, count, self._draws).to(self._device) if recipe.augmentation else None
+        for start in range(0, count, recipe.batch_size):
+            rows = slice(start, start + recipe.batch_size)
+            yield self._inputs(shuffled[rows], draws and draws[rows]), self.data.targets[shuffled[rows]]
+
+    def _inputs(self, rows: Tensor, draws: Draws | None) -> Tensor:
+        inputs = self.data.inputs
+        assert isinstance(inputs, Tensor)  # `network` has read their shape, which a dict does not have
+        batch, dtype = inputs[rows], weights_dtype(self.recipe)
+        if draws is not None:
+            batch = augment(batch, draws)
+        if self.data.normalisation is not None:
+            batch = self.data.normalisation(batch, dtype)
+        batch = batch.to(dtype)
+        return batch.contiguous(memory_format=torch.channels_last) if self._channels_last else batch
 
 
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    weights, lr, decay = model.parameters(), recipe.lr, recipe.weight_decay
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(weights, lr=lr, momentum=recipe.momentum, weight_decay=decay)
-    if recipe.optimiser == "rmsprop":
-        return torch.optim.RMSprop(weights, lr=lr, momentum=recipe.momentum, weight_decay=decay)
-    return torch.optim.Adam(weights, lr=lr, weight_decay=decay)
-
-
-def _check_batches(setting: Setting, count: int) -> None:
-    recipe = setting.recipe
+def _check(setting: Setting, data: Dataset) -> None:
+    recipe, count = setting.recipe, len(data)
+    if setting.reconstructs and is_classification(data.targets):
+        raise OptionError(
+            f"an autoencoder learns its inputs, and dataset {data.name!r} has classes as targets; pass Dataset(x, x)"
+        )
     steps = -(-count // recipe.batch_size) * recipe.epochs
     late = [step for step in recipe.checkpoints if step > steps]
     if late:
