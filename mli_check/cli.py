@@ -60,8 +60,10 @@ def _top(
 @app.command()
 def run(
     claims: Annotated[list[str] | None, typer.Argument(metavar="[CLAIM]...", help="Ids such as T1; else all.")] = None,
-    scale: Annotated[str, typer.Option(help="Size of the subjects.")] = "quick",
-    device: Annotated[str, typer.Option(help="Where to train and evaluate: cpu or cuda.")] = "cpu",
+    scale: Annotated[str, typer.Option(help="Size of the subjects: quick, smoke, standard or paper.")] = "quick",
+    device: Annotated[
+        str | None, typer.Option(help="Where to train and evaluate (quick: cpu; else cuda).", show_default=False)
+    ] = None,
     subject: Annotated[list[str] | None, typer.Option(help="Only this subject (repeatable).")] = None,
     report: Annotated[
         Path | None, typer.Option(help="The HTML report (report.html beside the results).", show_default=False)
@@ -109,7 +111,7 @@ def report(
     results: Annotated[list[Path] | None, typer.Argument(metavar="[RESULTS]...", help="Results of runs.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")] = Path("report.html"),
 ) -> None:
-    """Draw results as one self-contained HTML page."""
+    """Draw results as one self-contained HTML page; several are merged, and the newest of like results counts."""
     from mli_check.report.html import write_report
     from mli_check.results import read
 
@@ -196,14 +198,14 @@ def _checked_claims(given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(given))
 
 
-def _check_names(scale: str, device: str, names: Sequence[str]) -> None:
+def _check_names(scale: str, device: str | None, names: Sequence[str]) -> None:
     from mli_check import subjects
 
     if scale not in subjects.SCALES:
         raise UnknownNameError("scale", scale, subjects.SCALES)
     for name in names:
-        subjects.get(name)
-    if device != "cpu":
+        subjects.get(name, scale)
+    if device not in (None, "cpu"):
         from mli_check.workbench import check_device
 
         check_device(device)

@@ -22,12 +22,12 @@ _DROPPED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What `mli-check run` was asked for; empty `claims` and `subjects` mean all of the scale."""
+    """What `mli-check run` was asked for; empty `claims` and `subjects` mean all, no `device` the one of the scale."""
 
     claims: Sequence[str] = ()
     subjects: Sequence[str] = ()
     scale: str = "quick"
-    device: str = "cpu"
+    device: str | None = None
     workers: int = 1
     seed_offset: int = 0
     store: Path | None = None
@@ -59,7 +59,7 @@ def command(request: Request) -> list[str]:
     parts = [sys.executable, "-m", "pytest", str(folder), "-c", str(folder / "pytest.ini"), f"--rootdir={folder}"]
     parts += ["-p", "no:cacheprovider", "-p", "mli_check.pytest_plugin", "-q"]
     parts += [f"--mli-results={request.results.absolute()}", f"--mli-seed-offset={request.seed_offset}"]
-    parts += [f"--scale={request.scale}", f"--device={request.device}"]
+    parts += [f"--scale={request.scale}"] + ([f"--device={request.device}"] if request.device else [])
     parts += [f"--mli-subject={name}" for name in request.subjects]
     if request.claims:
         parts += ["-m", " or ".join(f"claim(id={claim!r})" for claim in request.claims)]

@@ -25,6 +25,7 @@ from mli_check.locations import COMMAND_VARIABLE, RESULTS
 if TYPE_CHECKING:
     from mli_check.results import Chart, Journal
     from mli_check.settings import Setting
+    from mli_check.subjects import Subject
     from mli_check.verdicts import Ruling
 
 _RECORD = pytest.StashKey[str]()
@@ -62,9 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "claim(id, expected=None, reason=''): an executable claim of the papers; `expected` is a verdict, or a mapping "
-        "of subjects to verdicts, and `reason` says why where that is not `reproduced`",
+        "of subjects (`NAME@paper` at paper scale) to verdicts, and `reason` says why where that is not `reproduced`",
     )
-    config.addinivalue_line("markers", "gpu: judged on networks trained on a GPU")
+    config.addinivalue_line("markers", "gpu: judged on networks that want a GPU (set by the scale of the subject)")
     if not hasattr(config, "workerinput") and not config.pluginmanager.has_plugin(_WRITER):
         config.pluginmanager.register(ResultsWriter(config), _WRITER)
 
@@ -93,26 +94,31 @@ class Recorder:
         self,
         ruling: Ruling,
         *,
-        subject: str = "all",
-        scale: str = "quick",
+        subject: Subject | str = "all",
         charts: Sequence[Chart] = (),
         settings: Sequence[Setting] = (),
         device: str = "cpu",
     ) -> None:
-        """Record the verdict, then fail if it is the opposite of the expected one and warn if it wavered."""
+        """Record the verdict, then fail if it is the opposite of the expected one and warn if it wavered.
+
+        `subject` is a Subject, whose name and scale are recorded, or a word for what no subject stands for. At smoke
+        scale the verdict is always `inconclusive`, and nothing is expected.
+        """
         __tracebackhide__ = True
         from mli_check import results
+        from mli_check.verdicts import undecided
 
         node = self._request.node
         if _RECORD in node.stash:
             pytest.fail(f"claim {self._mark.kwargs['id']} recorded a second verdict; record once", pytrace=False)
-        expected = self._mark.kwargs.get("expected")
-        if isinstance(expected, Mapping):
-            expected = expected.get(subject)
+        name, scale = (subject, "quick") if isinstance(subject, str) else (subject.name, subject.scale)
+        if scale == "smoke":
+            ruling = undecided(ruling)
+        expected = self._expected(name, scale)
         torch = sys.modules.get("torch")
         content = results.record(
             claim=self._mark.kwargs["id"],
-            subject=subject,
+            subject=name,
             scale=scale,
             ruling=ruling,
             criterion=inspect.cleandoc(self._request.function.__doc__ or ""),
@@ -128,6 +134,16 @@ class Recorder:
         )
         node.stash[_RECORD] = json.dumps(content, allow_nan=False)
         self._hold(str(ruling.verdict), expected, ruling.reason)
+
+    def _expected(self, name: str, scale: str) -> str | None:
+        """The expected verdict: of the name at the default scales, of `name@paper` at paper scale."""
+        expected = self._mark.kwargs.get("expected")
+        if scale == "smoke":
+            return None
+        if isinstance(expected, Mapping):
+            found: str | None = expected.get(f"{name}@paper" if scale == "paper" else name)
+            return found
+        return expected
 
     def _hold(self, verdict: str, expected: str | None, reason: str) -> None:
         __tracebackhide__ = True
@@ -222,7 +238,7 @@ class ResultsWriter:
             path = config.invocation_params.dir / (chosen or RESULTS)
             typed = shlex.join(["pytest", *map(str, config.invocation_params.args)])
             command = os.environ.get(COMMAND_VARIABLE, typed)
-            device = config.getoption("--device", default=None) or "cpu"
+            device = config.getoption("--device", default=None) or "by scale"
             scale = config.getoption("--scale", default=None) or "quick"
             document = results.new_document(command, scale, device)
             document["tests"]["collected"] = self._collected

@@ -81,7 +81,9 @@ def record(
     seed_offset: int = 0,
 ) -> Record:
     """The record of one claim and subject, JSON-ready; `settings` are (digest, summary) pairs."""
-    flags = ("" if scale == "quick" else f" --scale {scale}") + (f" --seed-offset {seed_offset}" if seed_offset else "")
+    flags = "" if scale == "quick" else f" --scale {scale}"
+    flags += " --device cpu" if scale != "quick" and device == "cpu" else ""
+    flags += f" --seed-offset {seed_offset}" if seed_offset else ""
     content: Record = {
         "claim": claim,
         "subject": subject,
@@ -177,10 +179,18 @@ class Journal:
         with contextlib.suppress(OSError):  # a line that could not be written has been reported by then
             self._file.close()
         self.document["finished"] = now()
+        self._summarise()
         self.document["records"].sort(key=lambda entry: (natural_key(entry["claim"]), entry["subject"]))
         write(self.path, self.document)
         self.journal.unlink()
         return self.path
+
+    def _summarise(self) -> None:
+        """Name the scales and devices of the records, which the options alone do not tell."""
+        records = self.document["records"]
+        if records:
+            self.document["scale"] = ", ".join(dict.fromkeys(entry["scale"] for entry in records))
+            self.document["environment"]["device"] = ", ".join(dict.fromkeys(entry["device"] for entry in records))
 
     def _line(self, content: Mapping[str, Any]) -> None:
         try:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mli_check.data import Dataset, load_dataset, sample
 from mli_check.errors import DamagedRunWarning, OptionError, StoreError
-from mli_check.locations import STORE_VARIABLE, data_root, store_root
+from mli_check.locations import STORE_VARIABLE, store_root
 from mli_check.progress import Progress
 from mli_check.run_files import CHECKPOINTS, FINAL, HISTORY, INIT, MANIFEST, SETTINGS, contents, signed
 from mli_check.settings import TRAINING_VERSION, Setting, from_json
@@ -265,7 +265,7 @@ def training_data(setting: Setting) -> Dataset:
     For an autoencoder inputs and targets are the pixels in 0..1.
     """
     wanted = setting.data
-    data = sample(load_dataset(wanted.name, "train", root=data_root()), wanted.subset)
+    data = sample(load_dataset(wanted.name, "train"), wanted.subset)
     if setting.reconstructs:
         return reconstruction(data)
     return data.with_random_labels(wanted.label_noise, wanted.label_seed) if wanted.label_noise else data

@@ -217,6 +217,32 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(estimate=mean, low=mean - float(half), high=mean + float(half), n=len(sample))
 
 
+def stratified_difference(
+    strata: Sequence[tuple[Sequence[float], Sequence[float]]], confidence: float = 0.95
+) -> Interval:
+    """How much larger the first values are than the second ones, within strata: Student's interval for one difference.
+
+    The model is a mean a stratum and one difference common to all, with equal variances: the estimate weighs each
+    stratum's difference of means by n1 n2 / (n1 + n2). Raises OptionError for a stratum without values on one side,
+    values that are not finite, or no degree of freedom left.
+    """
+    pairs = [tuple(np.asarray(side, dtype=np.float64) for side in sides) for sides in strata]
+    total = sum(len(side) for sides in pairs for side in sides)
+    free = total - len(pairs) - 1
+    if not pairs or free < 1 or not all(len(side) and np.all(np.isfinite(side)) for sides in pairs for side in sides):
+        raise OptionError(
+            f"a stratified difference needs finite values on both sides of every stratum and more values than strata "
+            f"plus 1, got {total} values in {len(pairs)} strata"
+        )
+    weights = np.array([len(a) * len(b) / (len(a) + len(b)) for a, b in pairs])
+    differences = np.array([a.mean() - b.mean() for a, b in pairs])
+    estimate = float(weights @ differences / weights.sum())
+    within = sum(float(((side - side.mean()) ** 2).sum()) for sides in pairs for side in sides)
+    residual = within + float(weights @ (differences - estimate) ** 2)
+    half = math.sqrt(residual / free / weights.sum()) * float(stdtrit(free, (1 + confidence) / 2))
+    return Interval(estimate=estimate, low=estimate - half, high=estimate + half, n=total)
+
+
 def paired_proportions(first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95) -> Interval:
     """How much more often something happens in `first` than in `second`, over matched pairs.
 

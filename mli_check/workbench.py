@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from mli_check import states
 from mli_check.curves import Curve
-from mli_check.data import Dataset, load_dataset
+from mli_check.data import Dataset, load_dataset, sample
 from mli_check.errors import OptionError
 from mli_check.evaluation.front import evaluate
-from mli_check.locations import data_root
-from mli_check.paths import LinearPath, ScaledPath, Span
+from mli_check.paths import LinearPath, ScaledPath, Span, grid
 from mli_check.results import Chart, Series
 from mli_check.runs import Run, Store, training_data
 from mli_check.settings import Setting
@@ -25,6 +26,7 @@ from mli_check.verdicts import level_for
 
 UNRELATED = 1_000_000  # added to a network's seed for an initialisation that it was not trained from
 LEFT_ENDS = {"own": "own initialisation", "unrelated": "unrelated initialisation", "zero": "zero"}
+NOISY = {"plus": 1.0, "minus": -1.0}  # left ends theta_F + theta_0 and theta_F - theta_0
 
 
 def check_device(device: str) -> None:
@@ -39,25 +41,36 @@ class Workbench:
     """Trains and measures the networks of one subject, numbered from 0; seeds start at `offset`."""
 
     def __init__(self, subject: Subject, store: Store, *, offset: int = 0, device: torch.device | str = "cpu") -> None:
-        self.subject, self.store, self.offset, self.device = subject, store, offset, device
+        self.subject, self.store, self.offset = subject, store, offset
+        self._where = torch.device(device)
         self._curves: dict[tuple[int, str, str | None], Curve] = {}
+        self._loss_curves: dict[str, Curve] = {}
+
+    @property
+    def device(self) -> str:
+        """The device by name, for the record: `cpu`, or the GPU's model."""
+        return torch.cuda.get_device_name(self._where) if self._where.type == "cuda" else str(self._where)
+
+    @property
+    def alphas(self) -> NDArray[np.float64]:
+        """The points of every curve."""
+        return grid(self.subject.points)
 
     @cached_property
     def train(self) -> Dataset:
         """The training set, or the part of it that the setting names."""
-        return training_data(self.subject.setting).to(self.device)
+        return training_data(self.subject.setting).to(self._where)
 
     @cached_property
     def test(self) -> Dataset:
         """The test examples that curves are measured on."""
-        data = load_dataset(self.subject.setting.data.name, "test", root=data_root(), device=self.device)
-        return data.subset(self.subject.test_examples) if self.subject.test_examples else data
+        data = load_dataset(self.subject.setting.data.name, "test")
+        return sample(data, self.subject.test_examples).to(self._where)
 
     @cached_property
     def calibration(self) -> Dataset:
         """The training examples that BN statistics are recalculated from."""
-        count = self.subject.calibration_examples
-        return self.train.subset(count) if count else self.train
+        return sample(self.train, self.subject.calibration_examples)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -74,15 +87,24 @@ class Workbench:
         return self.store.train(setting, self.train)
 
     def left_end(self, index: int, left: str) -> states.State:
-        """The state where a path of network `index` starts: its `own` initialisation, or an `unrelated` draw."""
+        """The state where a path of network `index` starts.
+
+        That is its `own` initialisation, an `unrelated` draw (`unrelated 2`, ... are others), or `plus` and `minus`:
+        the trained network with its initialisation added or taken away.
+        """
         setting = self.settings[index]
         if left == "own":
             return self.run(setting).init
-        other = setting.with_seeds(setting.recipe.init_seed + UNRELATED)
+        if left in NOISY:
+            run = self.run(setting)
+            noise = states.parameters(run.init)
+            return {n: t + NOISY[left] * noise[n] if n in noise else t for n, t in run.final.items()}
+        draw = int(left.removeprefix("unrelated") or 1)
+        other = setting.with_seeds(setting.recipe.init_seed + draw * UNRELATED)
         return states.clone(network(other, self.train).state_dict())
 
     def path(self, index: int, left: str) -> Span:
-        """From the left end, one of LEFT_ENDS, to network `index` (Tao et al. 2024, Eq. 1 to 3)."""
+        """From the left end, `zero` or one of `left_end`, to network `index` (Tao et al. 2024, Eq. 1 to 3)."""
         final = self.run(self.settings[index]).final
         return ScaledPath(final) if left == "zero" else LinearPath(self.left_end(index, left), final)
 
@@ -94,9 +116,10 @@ class Workbench:
                 self.model,
                 self.path(index, left),
                 self.test,
+                self.subject.points,
                 norm_stats=norm_stats,
                 calibration=self.calibration if norm_stats in (None, "recalibrate") else None,
-                device=self.device,
+                device=self._where,
             )
         return self._curves[key]
 
@@ -106,11 +129,18 @@ class Workbench:
 
     def loss_curve(self, run: Run) -> Curve:
         """Training loss over the whole training set from theta_0 to theta_F of a run."""
-        path = LinearPath(run.init, run.final)
-        curve: Curve = evaluate(
-            self.model, path, self.train, calibration=self.calibration, device=self.device, allow_diverged=True
-        )
-        return curve
+        digest = run.setting.digest
+        if digest not in self._loss_curves:
+            self._loss_curves[digest] = evaluate(
+                self.model,
+                LinearPath(run.init, run.final),
+                self.train,
+                self.subject.points,
+                calibration=self.calibration,
+                device=self._where,
+                allow_diverged=True,
+            )
+        return self._loss_curves[digest]
 
     def rise_tests(self, curves: Sequence[Curve], parts: int = 1) -> list[RiseTest]:
         """One rise test a network, at the level that keeps all of them, in all `parts` of the claim, at 5%."""

@@ -25,7 +25,6 @@ from mli_check.models.lenet import CHANNELS as LENET_CHANNELS
 from mli_check.models.lenet import VARIANTS as LENETS
 from mli_check.models.lenet import WIDTHS as LENET_WIDTHS
 from mli_check.models.resnet import VARIANTS as RESNETS
-from mli_check.models.resnet import WIDTHS as RESNET_WIDTHS
 from mli_check.models.resnet import Block
 from mli_check.models.switches import ACTIVATIONS
 from mli_check.models.vgg import VARIANTS
@@ -218,8 +217,8 @@ def test_the_variants_are_what_they_have_always_been() -> None:
     assert LENETS[""][0] == 5
     assert LENETS["tiny"][0] == 3
     assert (LENET_CHANNELS, LENET_WIDTHS) == ((6, 16), (120, 84))
-    assert RESNETS == {"8": 1, "20": 3, "32": 5}
-    assert RESNET_WIDTHS == (16, 32, 64)
+    wide = (16, 32, 64)
+    assert RESNETS == {"8-narrow": (1, (8, 16, 32)), "8": (1, wide), "20": (3, wide), "32": (5, wide)}
 
 
 @pytest.mark.parametrize(
@@ -300,7 +299,7 @@ def test_lenet_pads_only_the_first_convolution_and_only_for_images_smaller_than_
         assert (model[0].padding, model[3].padding) == ((padding,) * 2, (0, 0))
 
 
-@pytest.mark.parametrize(("variant", "n"), RESNETS.items())
+@pytest.mark.parametrize(("variant", "n"), [(variant, n) for variant, (n, _) in RESNETS.items()])
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["no BN", "BN"])
 def test_resnet_is_blocks_of_convolution_bn_relu_convolution_bn(variant: str, n: int, batch_norm: bool) -> None:
     unit = ["Conv2d", "BatchNorm2d"] if batch_norm else ["Conv2d"]

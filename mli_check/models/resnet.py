@@ -9,8 +9,14 @@ from mli_check.errors import UnknownNameError
 from mli_check.models.switches import check_images, check_no_hidden, check_relu
 from mli_check.settings import ModelSetting
 
-VARIANTS: dict[str, int] = {"8": 1, "20": 3, "32": 5}  # n, the blocks of a stage; the depth is 6n + 2
-WIDTHS = (16, 32, 64)  # channels of the three stages
+_WIDTHS = (16, 32, 64)
+VARIANTS: dict[str, tuple[int, tuple[int, int, int]]] = {
+    # n, the blocks of a stage (the depth is 6n + 2), and the channels of the three stages
+    "8-narrow": (1, (8, 16, 32)),  # for 8 x 8 digits: a quarter of the arithmetic
+    "8": (1, _WIDTHS),
+    "20": (3, _WIDTHS),
+    "32": (5, _WIDTHS),
+}
 
 
 class Block(nn.Module):
@@ -46,10 +52,11 @@ def resnet(setting: ModelSetting, example_shape: tuple[int, ...], classes: int) 
     if setting.variant not in VARIANTS:
         raise UnknownNameError("variant of resnet", setting.variant, VARIANTS)
     check_images(f"resnet {setting.variant!r}", example_shape, 1)
-    channels = WIDTHS[0]
+    blocks, widths = VARIANTS[setting.variant]
+    channels = widths[0]
     layers: list[nn.Module] = [*_convolution(setting, example_shape[0], channels), nn.ReLU()]
-    for wide in WIDTHS:
-        for _ in range(VARIANTS[setting.variant]):
+    for wide in widths:
+        for _ in range(blocks):
             layers.append(Block(setting, channels, wide))
             channels = wide
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes, bias=setting.bias)]
