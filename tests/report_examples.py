@@ -1,4 +1,4 @@
-"""A synthetic results document for the report's tests: made-up verdicts over made-up curves, the same on every call."""
+"""Synthetic results documents for the report's tests: made-up verdicts over made-up curves, the same on every call."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ _VERDICTS = (
     ("W6", "deep-fcn-digits", "inconclusive", "inconclusive"),
     ("X1", "fcn4-digits", "reproduced", "reproduced"),
 )
+_STANDARD = (
+    ("T1", "fcn4-mnist", "reproduced", "reproduced"),
+    ("T1", "vgg16-bn-cifar10", "inconclusive", "reproduced"),
+    ("T2", "fcn4-mnist", "reproduced", "reproduced"),
+    ("T6", "all", "not reproduced", "not reproduced"),
+    ("T27", "resnet20-cifar10", "reproduced", "reproduced"),
+    ("L1", "fcn-1000-mnist", "reproduced", None),
+    ("L6", "all", "reproduced", "reproduced"),
+)
+_PAPER = (
+    ("T1", "vgg16-bn-cifar10", "not reproduced", "reproduced"),
+    ("T1", "resnet20-cifar10", "reproduced", "reproduced"),
+    ("L6", "all", "inconclusive", "reproduced"),
+)
 
 
 def document(scale: str = "quick", curves: int = 30) -> dict[str, Any]:
@@ -49,6 +63,7 @@ def document(scale: str = "quick", curves: int = 30) -> dict[str, Any]:
             "mli_check": "0.1.0",
             "python": "3.11.7",
             "torch": "2.15.0",
+            "torchvision": "0.30.0",
             "numpy": "2.4.1",
             "platform": "Linux-6.8-x86_64",
             "device": "cpu",
@@ -65,6 +80,35 @@ def document(scale: str = "quick", curves: int = 30) -> dict[str, Any]:
             ],
         },
     }
+
+
+def three_runs(curves: int = 3) -> list[dict[str, Any]]:
+    """Quick on the cpu; later quick again, in part, and standard on a GPU; paper on the GPU, later still.
+
+    The second run's verdict on T2 and fcn4-digits is another one than the first's, that on T1 and fcn4-digits the same.
+    """
+    quick, mixed, paper = document("quick", curves), document("standard", curves), document("paper", curves)
+    rng = random.Random(curves)
+    again = (("T1", "fcn4-digits", "reproduced", "reproduced"), ("T2", "fcn4-digits", "inconclusive", "reproduced"))
+    mixed["records"] = [record(*line, scale="quick", curves=curves, rng=rng) for line in again]
+    mixed["records"] += [on_gpu(record(*line, scale="standard", curves=curves, rng=rng)) for line in _STANDARD]
+    paper["records"] = [on_gpu(record(*line, scale="paper", curves=curves, rng=rng)) for line in _PAPER]
+    mixed["command"] = "pytest claims"
+    mixed["environment"]["torch"] = paper["environment"]["torch"] = "2.16.1"
+    return [quick, dated(mixed, "2026-06-20"), dated(paper, "2026-11-24")]
+
+
+def dated(made: dict[str, Any], day: str) -> dict[str, Any]:
+    """The document, with every date in it moved to a day."""
+    made |= {key: day + made[key][10:] for key in ("created", "finished")}
+    for item in made["records"]:
+        item["date"] = day + item["date"][10:]
+    return made
+
+
+def on_gpu(made: dict[str, Any]) -> dict[str, Any]:
+    """The record, as a GPU would have made it."""
+    return made | {"device": "cuda", "threads": None}
 
 
 def record(

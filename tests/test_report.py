@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_examples import GRID, GROUPS, HOSTILE, document
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_examples import GRID, GROUPS, HOSTILE, dated, document, three_runs
 
 from mli_check import catalogue
 from mli_check.errors import ReportError
-from mli_check.report import charts, data, html, numbers
+from mli_check.report import charts, data, html, merge, numbers
 
 # ---- data
 
@@ -71,17 +74,18 @@ def test_a_claim_that_the_catalogue_does_not_have_is_shown_after_the_others():
 
 
 def test_each_result_keeps_the_run_it_came_from():
-    other = document("standard", curves=3)
-    other["environment"]["device"] = "NVIDIA H200"
-    content = data.build([document(curves=3), other])
-    assert content.scales == ("quick", "standard")
-    assert content.devices == ("cpu", "NVIDIA H200")
-    made = {(result.scale, result.run.device) for result in content.results}
-    assert made == {("quick", "cpu"), ("standard", "NVIDIA H200")}
+    content = data.build(three_runs())
+    assert {(result.scale, result.device, result.run.number) for result in content.results} == {
+        ("quick", "cpu", 1), ("quick", "cpu", 2), ("standard", "cuda", 2), ("paper", "cuda", 3)
+    }  # fmt: skip
+    assert [dict(run.versions)["torch"] for run in content.runs] == ["2.15.0", "2.16.1", "2.16.1"]
+    assert content.devices == ("cpu", "cuda")
 
 
-def test_ids_on_the_page_are_unique_even_if_two_documents_agree():
-    content = data.build([document(curves=3), document(curves=3)])
+def test_ids_are_unique_even_where_claims_subjects_and_scales_run_together():
+    examples = three_runs()
+    examples[0]["records"][0]["subject"] = "fcn4-mnist-standard"
+    content = data.build(examples)
     ids = [claim.anchor for claim in content.claims] + [result.anchor for result in content.results]
     ids += [chart.id for chart in content.charts]
     assert len(ids) == len(set(ids))
@@ -129,6 +133,125 @@ def test_a_value_and_its_interval_share_their_decimals(value, low, high, unit, e
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (1.2, "1.2 s"), (240, "4 min"), (9000, "2.5 h")])
 def test_a_duration_reads_as_one_would_say_it(seconds, text):
     assert numbers.duration(seconds) == text
+
+
+# ---- several documents
+
+
+@st.composite
+def several_documents(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Two or three documents whose records overlap; no two records bear the same date."""
+    identity = st.tuples(st.sampled_from(["T1", "T2"]), st.sampled_from("ab"), st.sampled_from(["quick", "paper"]))
+    documents = [document(curves=1) for _ in range(draw(st.integers(2, 3)))]
+    kept = [draw(st.lists(identity, unique=True, max_size=4)) for _ in documents]
+    minutes = iter(draw(st.permutations(range(sum(map(len, kept))))))
+    for made, identities in zip(documents, kept, strict=True):
+        made["records"] = made["records"][: len(identities)]
+        for record, (claim, subject, scale) in zip(made["records"], identities, strict=True):
+            record |= {"claim": claim, "subject": subject, "scale": scale}
+            record["date"] = f"2026-05-01T10:{next(minutes):02d}:00+00:00"
+    return documents
+
+
+several = settings(max_examples=40, deadline=None)
+
+
+@several
+@given(several_documents(), st.randoms())
+def test_the_order_of_the_documents_does_not_matter(documents, random):
+    shuffled = random.sample(documents, len(documents))
+    assert data.build(documents) == data.build(shuffled)
+
+
+@several
+@given(several_documents())
+def test_a_document_given_twice_counts_once(documents):
+    assert data.build(documents) == data.build(documents + copy.deepcopy(documents)) == data.build(documents[::-1] * 2)
+
+
+@several
+@given(several_documents())
+def test_every_record_of_every_document_is_a_result_or_an_earlier_one_and_results_are_the_newest(documents):
+    merged = merge.merge(documents)
+    records = [record for made in merged.documents for record in made["records"]]
+    found = [entry.record for judged in merged.judged for entry in (judged.newest, *judged.earlier)]
+    assert sorted(record["date"] for record in found) == sorted(record["date"] for record in records)
+    for judged in merged.judged:
+        dates = [entry.record["date"] for entry in (judged.newest, *judged.earlier)]
+        assert dates == sorted(dates, reverse=True)
+
+
+def test_the_newest_result_counts_and_the_one_it_replaced_is_told_with_its_verdict():
+    content = data.build(three_runs())
+    results = {result.anchor: result for result in content.results}
+    assert [anchor for anchor, result in results.items() if result.earlier] == ["T1-fcn4-digits", "T2-fcn4-digits"]
+    changed = results["T2-fcn4-digits"]
+    (old,) = changed.earlier
+    assert (changed.verdict, changed.date, changed.run.number) == ("inconclusive", "2026-06-20 09:01 UTC", 2)
+    assert (old.verdict, old.date, old.device, old.run.number) == ("reproduced", "2026-02-03 09:01 UTC", "cpu", 1)
+    assert old.figure != changed.figure
+    assert changed.wavered == ("reproduced",)
+    assert results["T1-fcn4-digits"].wavered == ()
+
+
+def test_replaced_results_are_not_counted():
+    examples = three_runs()
+    content = data.build(examples)
+    total = sum(len(made["records"]) for made in examples)
+    assert sum(content.verdicts.values()) == len(content.results) == total - 2
+    assert content.verdicts == {"reproduced": 19, "not reproduced": 4, "inconclusive": 7}
+    changed = [result.anchor for result in content.results if result.changed]
+    assert changed[:3] == ["T1-vgg16-bn-cifar10-standard", "T1-vgg16-bn-cifar10-paper", "T2-fcn4-digits"]
+
+
+def test_of_two_results_of_the_same_date_the_one_given_later_counts():
+    one, other = document(curves=1), document(curves=1)
+    for record in other["records"]:
+        record["verdict"] = "inconclusive"
+    assert data.build([one, other]).verdicts["inconclusive"] == 20
+    assert data.build([other, one]).verdicts["inconclusive"] == 4
+    assert data.build([one, other, one]).verdicts["inconclusive"] == 4
+
+
+def test_dates_are_compared_as_times_not_as_texts():
+    one, other = document(curves=1), document(curves=1)
+    other["records"] = copy.deepcopy(one["records"][:1])
+    one["records"][0]["date"] = "2026-02-03T10:30:00+02:00"
+    other["records"][0] |= {"date": "2026-02-03T09:00:00", "networks": 11}
+    for order in ([one, other], [other, one]):
+        assert data.build(order).results[0].networks == "11"
+
+
+def test_what_a_killed_run_had_recorded_is_not_an_earlier_result_of_the_run_itself():
+    whole = document(curves=1)
+    killed = copy.deepcopy(whole) | {"finished": None}
+    killed["records"] = killed["records"][:7]
+    content = data.build([whole, killed])
+    assert content == data.build([killed, whole])
+    assert len(content.results) == 20
+    assert [result.earlier for result in content.results] == [()] * 20
+    assert {result.run.finished for result in content.results} == {"2026-02-03 09:12 UTC"}
+    assert [run.number for run in content.runs] == [1, 2]
+
+
+def test_a_row_has_a_place_for_every_scale_and_small_scales_come_first():
+    examples = three_runs()
+    extra = document("zeta", curves=1)
+    extra["records"] = [*extra["records"][:1], extra["records"][2] | {"scale": "alpha"}]
+    content = data.build([*examples, extra, document("smoke", curves=1)])
+    assert content.scales == ("quick", "smoke", "standard", "paper", "alpha", "zeta")
+    claims = {claim.id: claim for claim in data.build(examples).claims}
+    rows = {row.subject: row for row in claims["T1"].rows}
+    quick = ["fcn4-digits", "lenet-digits", "vgg-bn-digits"]
+    assert list(rows) == [*quick, "fcn4-mnist", "vgg16-bn-cifar10", "resnet20-cifar10"]
+    found = [result and result.verdict for result in map(rows["vgg16-bn-cifar10"].at, ("quick", "standard", "paper"))]
+    assert found == [None, "inconclusive", "not reproduced"]
+    assert [result.scale for result in claims["L6"].rows[0].results] == ["quick", "standard", "paper"]
+
+
+def test_a_test_that_two_runs_skipped_is_counted_once():
+    content = data.build(three_runs())
+    assert (content.skipped, content.failed) == (2, 3)
 
 
 # ---- charts
@@ -247,6 +370,94 @@ def test_tests_that_failed_or_were_skipped_are_told(page):
     text = " ".join(" ".join(_Reader(page).text).split())
     assert "20 passed, 1 failed, 2 skipped" in text
     assert "test_t1_monotone[vgg8-cifar10] needs CUDA" in text
+
+
+@pytest.fixture(scope="module")
+def merged_page() -> str:
+    return html.render(three_runs(30))
+
+
+def text_of(page: str) -> str:
+    return " ".join("".join(_Reader(page).text).split())
+
+
+def heads_of(page: str) -> list[str]:
+    head = page.split('<table class="claims')[1].split("</thead>")[0].split("<thead>")[1]
+    return [text.strip() for text in _Reader(head).text if text.strip()]
+
+
+def test_with_one_scale_the_table_has_its_columns_and_says_where_figures_come_from_in_the_detail(page):
+    assert heads_of(page) == ["Claim", "In the paper", "Subject", "Found here", "Verdict"]
+    assert "not judged at this scale" not in page
+    made = "quick · cpu, 1 thread · 2026-02-03 09:01 UTC · 1.2 s"
+    versions = "mli-check 0.1.0 · python 3.11.7 · torch 2.15.0 · torchvision 0.30.0 · numpy 2.4.1"
+    assert text_of(page).count(f"{made} {versions}") == 20
+
+
+def test_with_several_scales_each_has_a_column(merged_page):
+    assert heads_of(merged_page) == ["Claim and subject", "Quick scale", "Standard scale", "Paper scale"]
+    table = merged_page.split('<table class="claims')[1].split("</table>")[0]
+    content = data.build(three_runs(30))
+    cells = [attributes for tag, attributes in _Reader(table).tags if tag == "td" and "data-verdict" in attributes]
+    assert len(cells) == len(content.results)
+    rows = sum(len(claim.rows) for claim in content.claims)
+    assert table.count("not judged at this scale") == 3 * rows - len(content.results)
+    links = [attributes.get("href") for tag, attributes in _Reader(table).tags if tag == "a"]
+    assert {f"#{result.anchor}" for result in content.results} <= set(links)
+    text = text_of(table)
+    for result in content.results:
+        assert f"{result.interval} {result.figure_label} {result.device} · {result.date[:10]}" in text
+
+
+def test_every_figure_stands_beside_what_made_it(merged_page):
+    text = text_of(merged_page)
+    assert "paper · cuda · 2026-11-24 09:01 UTC · 1.2 s · run 3 mli-check 0.1.0 · python 3.11.7 · torch 2.16.1" in text
+    assert "quick · cpu, 1 thread · 2026-06-20 09:01 UTC · 1.2 s · run 2 mli-check" in text
+    assert "vgg16-bn-cifar10 at paper scale" in text
+
+
+def test_an_earlier_result_is_told_and_another_verdict_shown(merged_page):
+    article = merged_page.split('<article class="result" id="T2-fcn4-digits"')[1].split("</article>")[0]
+    (old,) = next(result for result in data.build(three_runs(30)).results if result.anchor == "T2-fcn4-digits").earlier
+    text = text_of(article)
+    assert "? inconclusive ⚠ expected: reproduced earlier: reproduced" in text
+    label = f"{old.figure} {old.interval} {old.figure_label}".replace("  ", " ")
+    assert f"Earlier result ✓ reproduced {label} cpu · 2026-02-03 09:01 UTC · run 1" in text
+    table = merged_page.split('<table class="claims')[1].split("</table>")[0]
+    assert table.count("earlier: reproduced") == 1
+
+
+def test_an_earlier_result_of_another_command_says_which():
+    other = dated(document(curves=1), "2026-08-09")
+    other["records"][0]["reproduce"] = "mli-check run T1 --seed-offset 1000"
+    text = text_of(html.render([document(curves=1), other]))
+    assert text.count("2026-02-03 09:01 UTC · run 1 · mli-check run T1 --scale quick") == 1
+    assert text.count("2026-02-03 09:01 UTC · run 1") == 20
+
+
+def test_every_run_has_its_environment_and_can_be_reached(merged_page):
+    tags = _Reader(merged_page).tags
+    runs = [attributes["id"] for _, attributes in tags if attributes.get("class") == "run"]
+    assert runs == ["run-1", "run-2", "run-3"]
+    test_ids_on_the_page_are_unique_and_links_reach_them(merged_page)
+
+
+def test_the_page_is_the_same_for_every_order_of_the_documents(merged_page):
+    first, second, third = three_runs(30)
+    assert html.render([third, first, second, first]) == merged_page
+    test_the_page_stays_under_three_megabytes(merged_page)
+
+
+def test_a_document_from_before_some_keys_were_there_is_drawn():
+    example = document(curves=1)
+    del example["environment"]["torchvision"]
+    for record in example["records"]:
+        for key in ("threads", "needed_unit", "scale"):
+            record.pop(key, None)
+    text = text_of(html.render([example, *three_runs(1)[1:]]))
+    assert "quick · cpu · 2026-02-03 09:01 UTC · 1.2 s · run 1 mli-check 0.1.0" in text
+    assert "torch 2.15.0 · numpy 2.4.1" in text
+    assert "Sample size that would decide" in text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from report_examples import GROUPS, HOSTILE, document
+from report_examples import GROUPS, HOSTILE, document, three_runs
 
 from mli_check.report import data, html
 
@@ -55,12 +55,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return html.write_report([document()], tmp_path_factory.mktemp("report") / "report.html")
 
 
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of three runs at three scales."""
+    return html.write_report(three_runs(3), tmp_path_factory.mktemp("merged") / "report.html")
+
+
 @pytest.fixture
 def opened(browser: Browser, report: Path) -> Opened:
     """Opens the report; on leaving, the page must have said and asked for nothing."""
 
     @contextmanager
-    def visit(size: tuple[int, int] = DESKTOP, scheme: str = "light", hash: str = "", **options: Any) -> Iterator[Page]:
+    def visit(
+        size: tuple[int, int] = DESKTOP, scheme: str = "light", hash: str = "", file: Path = report, **options: Any
+    ) -> Iterator[Page]:
         viewport = {"width": size[0], "height": size[1]}
         context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
         page = context.new_page()
@@ -70,11 +78,11 @@ def opened(browser: Browser, report: Path) -> Opened:
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(report.as_uri() + hash)
+        page.goto(file.as_uri() + hash)
         yield page
         assert complaints == []
         files = {request.split("#")[0] for request in requests if not request.startswith("blob:")}
-        assert files == {report.as_uri()}
+        assert files == {file.as_uri()}
         context.close()
 
     return visit
@@ -113,11 +121,37 @@ def test_the_page_opens_quietly_fits_and_is_accessible(opened: Opened, size: tup
         assert _serious(page) == []
 
 
-def test_the_points_drawn_are_those_of_the_results(opened: Opened) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_merged_page_opens_quietly_fits_and_is_accessible(
+    opened: Opened, merged: Path, size: tuple[int, int], scheme: str
+) -> None:
+    with opened(size, scheme, file=merged) as page:
+        assert _overflow(page) == 0
+        page.locator("#filter-idle").check()
+        page.locator("#T2 > summary").click()
+        _wait_for_chart(page, "T2-fcn4-mnist-standard-chart")
+        assert page.locator("#T2-fcn4-digits .earlier").is_visible()
+        assert _overflow(page) == 0
+        assert _serious(page) == []
+
+
+def test_what_a_cell_says_stays_in_the_cell_at_every_width(opened: Opened, merged: Path) -> None:
+    spilling = """[...document.querySelectorAll("table.claims td")]
+        .filter((cell) => cell.clientWidth && cell.scrollWidth > cell.clientWidth).map((cell) => cell.innerText)"""
+    with opened(file=merged) as page:
+        for width in (1920, 1280, 1000, 810, 790, 620, 360):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(spilling) == []
+            assert _overflow(page) == 0
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one run", "three runs"])
+def test_the_points_drawn_are_those_of_the_results(opened: Opened, report: Path, merged: Path, several: bool) -> None:
     points = "id => mliCheck.views.get(id).data('data_0').map((row) => [row.group, row.label, row.x, row.y])"
-    with opened() as page:
+    with opened(file=merged if several else report) as page:
         page.get_by_role("button", name="Open all").click()
-        for chart in data.build([document()]).charts:
+        for chart in data.build(three_runs(3) if several else [document()]).charts:
             _wait_for_chart(page, chart.id)
             drawn = page.evaluate(points, chart.id)
             record = chart.record
@@ -181,6 +215,32 @@ def test_a_claim_keeps_its_statement_when_its_first_row_is_filtered_away(opened:
         page.locator("#filter-verdict").select_option("")
         first = page.locator("tbody[data-claim=T2] tr").first
         assert first.locator("th").get_attribute("rowspan") == "2"
+
+
+def test_with_several_scales_a_row_stays_if_any_of_its_verdicts_is_the_wanted_one(opened: Opened, merged: Path) -> None:
+    rows = "tbody[data-claim={}] tr:not([data-head]):visible"
+    with opened(file=merged) as page:
+        page.locator("#filter-verdict").select_option("not reproduced")
+        assert page.locator(rows.format("T1")).locator(".subject").all_inner_texts() == ["vgg16-bn-cifar10"]
+        assert page.locator(rows.format("T1")).locator("[data-verdict]").count() == 2
+        assert page.locator("tbody[data-claim=T1] .statement").is_visible()
+        assert page.locator(rows.format("T6")).count() == 1
+        assert page.locator("tbody[data-claim=T4]").is_hidden()
+        assert page.locator("#shown").inner_text().startswith("4 of ")
+        page.locator("#filter-verdict").select_option("changed")
+        assert page.locator(rows.format("L6")).count() == 1
+        page.locator("#filter-verdict").select_option("")
+        page.locator("#filter-text").fill("judged")
+        assert page.locator("table.claims tbody:visible .absent:visible").count() == 0
+
+
+def test_with_several_scales_every_figure_leads_to_its_own_result(opened: Opened, merged: Path) -> None:
+    with opened(file=merged) as page:
+        page.get_by_role("link", name="for L6 on all at paper scale, in detail").click()
+        assert page.locator("#L6-all-paper").is_visible()
+        assert page.locator("#L6-all-paper .made").first.inner_text().startswith("paper · cuda · 2026-11-24 09:01 UTC")
+        page.locator("#L6-all-paper .made a").click()
+        assert page.locator("#run-3").is_visible()
 
 
 def test_links_open_the_claim_even_one_that_is_filtered_away(opened: Opened) -> None:

@@ -3,172 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
 
 from mli_check import catalogue
 from mli_check.errors import ReportError
 from mli_check.report import numbers
+from mli_check.report.content import ChartRecord, ClaimEntry, Content, Earlier, Result, Row, Run, size
+from mli_check.report.merge import Document, Found, Judged, Record, merge, moment
 
-VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 _CATALOGUE = {claim.id: claim for claim in catalogue.CLAIMS}
-
-Document = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One results document without its records: when, where and with what it was made.
-
-    `finished` is empty for a run that was killed; `created` then dates it.
-    """
-
-    number: int
-    scale: str
-    device: str
-    command: str
-    created: str
-    finished: str
-    environment: tuple[tuple[str, str], ...]
-    passed: int
-    failed: int
-    skipped: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class ChartRecord:
-    """A chart as the results carry it, with the id that it has on the page."""
-
-    id: str
-    title: str
-    record: Mapping[str, Any]
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(series["group"] for series in self.record["series"]))
-
-    @property
-    def curves(self) -> int:
-        return len(self.record["series"])
-
-
-@dataclass(frozen=True)
-class Result:
-    """One claim judged on one subject, in words ready to print."""
-
-    anchor: str
-    subject: str
-    scale: str
-    verdict: str
-    expected: str
-    expected_reason: str
-    figure_label: str
-    figure: str
-    interval: str
-    reason: str
-    criterion: str
-    needed: str
-    networks: str
-    details: tuple[tuple[str, str, str], ...]
-    settings: tuple[tuple[str, str], ...]
-    charts: tuple[ChartRecord, ...]
-    device: str
-    threads: str
-    date: str
-    took: str
-    reproduce: str
-    run: Run
-
-    @property
-    def changed(self) -> bool:
-        """The verdict is not the one that was expected."""
-        return bool(self.expected) and self.expected != self.verdict
-
-
-@dataclass(frozen=True)
-class ClaimEntry:
-    """One claim of the catalogue and its results; `state` is `judged`, `not run` or `planned`, `note` says why."""
-
-    id: str
-    anchor: str
-    statement: str
-    paper: str
-    paper_short: str
-    paper_title: str
-    where: str
-    outcome: str
-    reading: str
-    state: str
-    note: str
-    results: tuple[Result, ...]
-
-    @property
-    def tally(self) -> tuple[tuple[str, int], ...]:
-        """The verdicts that occur, with their counts."""
-        counts = Counter(result.verdict for result in self.results)
-        return tuple((verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict])
-
-
-@dataclass(frozen=True)
-class Content:
-    """Everything the page shows."""
-
-    claims: tuple[ClaimEntry, ...]
-    runs: tuple[Run, ...]
-
-    @property
-    def results(self) -> tuple[Result, ...]:
-        return tuple(result for claim in self.claims for result in claim.results)
-
-    @property
-    def charts(self) -> tuple[ChartRecord, ...]:
-        return tuple(chart for result in self.results for chart in result.charts)
-
-    @property
-    def verdicts(self) -> dict[str, int]:
-        """How many results came to each verdict."""
-        counts = Counter(result.verdict for result in self.results)
-        return {verdict: counts[verdict] for verdict in VERDICTS}
-
-    @property
-    def states(self) -> dict[str, int]:
-        """How many claims are judged, covered but not run, and planned."""
-        counts = Counter(claim.state for claim in self.claims)
-        return {state: counts[state] for state in ("judged", "not run", "planned")}
-
-    @property
-    def papers(self) -> tuple[tuple[str, str], ...]:
-        """Key and short name of each paper, in the order of the claims."""
-        return tuple({claim.paper: claim.paper_short for claim in self.claims}.items())
-
-    @property
-    def scales(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(run.scale for run in self.runs))
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(run.device for run in self.runs))
-
-    @property
-    def dates(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(run.finished or run.created for run in self.runs))
+_VERSIONS = ("mli_check", "python", "torch", "torchvision", "numpy")
 
 
 def build(documents: Sequence[Document]) -> Content:
-    """All records of all documents, sorted into the claims of the catalogue."""
+    """All that the documents found, merged and sorted into the claims of the catalogue."""
     if not documents:
         raise ReportError("there is nothing to report: no results document was given. Make one: mli-check run")
-    runs = tuple(_run(number, document) for number, document in enumerate(documents, start=1))
-    found: dict[str, list[tuple[Document, Run]]] = {}
-    for document, run in zip(documents, runs, strict=True):
-        for record in document["records"]:
-            found.setdefault(record["claim"], []).append((record, run))
+    merged = merge(documents)
+    runs = tuple(_run(number, document) for number, document in enumerate(merged.documents, start=1))
+    found: dict[str, list[Judged]] = {}
+    for judged in merged.judged:
+        found.setdefault(judged.claim, []).append(judged)
     anchors = _Anchors()
     ids = sorted({*_CATALOGUE, *found}, key=catalogue.natural_key)
-    return Content(tuple(_entry(claim_id, found.get(claim_id, []), anchors) for claim_id in ids), runs)
+    return Content(tuple(_entry(claim_id, found.get(claim_id, []), runs, anchors) for claim_id in ids), runs)
 
 
 def _run(number: int, document: Document) -> Run:
@@ -181,16 +39,21 @@ def _run(number: int, document: Document) -> Run:
         command=document["command"],
         created=_date(document["created"]),
         finished=_date(document["finished"]) if document["finished"] else "",
-        environment=tuple((name.replace("_", "-"), str(value)) for name, value in environment.items()),
+        environment=tuple((_printed(name), str(value)) for name, value in environment.items()),
+        versions=tuple((_printed(name), str(environment[name])) for name in _VERSIONS if name in environment),
         passed=tests["passed"],
         failed=tests["failed"],
         skipped=tuple((item["test"], item["reason"]) for item in tests["skipped"]),
     )
 
 
-def _entry(claim_id: str, records: Sequence[tuple[Document, Run]], anchors: _Anchors) -> ClaimEntry:
+def _printed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _entry(claim_id: str, found: Sequence[Judged], runs: Sequence[Run], anchors: _Anchors) -> ClaimEntry:
     anchor = anchors.take(claim_id)
-    results = tuple(_result(claim_id, record, run, anchors) for record, run in records)
+    rows = _rows(found, runs, anchors)
     claim = _CATALOGUE.get(claim_id)
     if claim is None:
         return ClaimEntry(
@@ -198,9 +61,10 @@ def _entry(claim_id: str, records: Sequence[tuple[Document, Run]], anchors: _Anc
             anchor=anchor,
             statement="A claim that this version's catalogue does not have.",
             paper="unknown", paper_short="not in the catalogue", paper_title="", where="", outcome="", reading="",
-            state="judged", note="", results=results,
+            state="judged", note="", rows=rows,
         )  # fmt: skip
-    state = "judged" if results else "planned" if claim.planned else "not run"
+    left_out = f"A test covers it, but it was not part of {'this run' if len(runs) == 1 else 'these runs'}."
+    state = "judged" if rows else "planned" if claim.planned else "not run"
     return ClaimEntry(
         id=claim.id,
         anchor=anchor,
@@ -212,42 +76,72 @@ def _entry(claim_id: str, records: Sequence[tuple[Document, Run]], anchors: _Anc
         outcome=claim.outcome,
         reading=claim.reading,
         state=state,
-        note=claim.planned or "A test covers it, but it was not part of this run.",
-        results=results,
+        note=claim.planned or left_out,
+        rows=rows,
     )
 
 
-def _result(claim_id: str, record: Document, run: Run, anchors: _Anchors) -> Result:
-    figure = record["figure"]
-    shown, between = numbers.interval(figure["value"], figure["low"], figure["high"], figure["unit"])
-    charts = tuple(
-        ChartRecord(anchors.take(f"{claim_id}-{record['subject']}-chart"), chart["title"], chart)
-        for chart in record["charts"]
+def _rows(found: Sequence[Judged], runs: Sequence[Run], anchors: _Anchors) -> tuple[Row, ...]:
+    """A row a subject; those with a result at the smallest scale come first."""
+    by_subject: dict[str, list[Judged]] = {}
+    for judged in sorted(found, key=lambda judged: (size(judged.scale), judged.subject)):
+        by_subject.setdefault(judged.subject, []).append(judged)
+    return tuple(
+        Row(subject, tuple(_result(judged, runs, anchors) for judged in several))
+        for subject, several in by_subject.items()
     )
+
+
+def _result(judged: Judged, runs: Sequence[Run], anchors: _Anchors) -> Result:
+    record = judged.newest.record
+    label, figure, interval = _figure(record)
+    name = f"{judged.claim}-{judged.subject}" + ("" if judged.scale == "quick" else f"-{judged.scale}")
     return Result(
-        anchor=anchors.take(f"{claim_id}-{record['subject']}"),
-        subject=record["subject"],
-        scale=record["scale"],
+        anchor=anchors.take(name),
+        subject=judged.subject,
+        scale=judged.scale,
         verdict=record["verdict"],
         expected=record["expected"] or "",
         expected_reason=record["expected_reason"],
-        figure_label=figure["label"],
-        figure=shown,
-        interval=between,
+        figure_label=label,
+        figure=figure,
+        interval=interval,
         reason=record["reason"],
         criterion=record["criterion"],
         needed=_count(record["needed"]) and f"{_count(record['needed'])} {record.get('needed_unit', '')}".strip(),
         networks=_count(record["networks"]),
         details=tuple((label, *_detail(value)) for label, value in record["details"].items()),
         settings=tuple((setting["digest"], setting["summary"]) for setting in record["settings"]),
-        charts=charts,
+        charts=tuple(ChartRecord(anchors.take(f"{name}-chart"), item["title"], item) for item in record["charts"]),
         device=record["device"],
         threads=_count(record.get("threads")),
         date=_date(record["date"]),
         took=numbers.duration(record["seconds"]),
         reproduce=record["reproduce"],
-        run=run,
+        run=runs[judged.newest.document],
+        earlier=tuple(_earlier(old, record, runs) for old in judged.earlier),
     )
+
+
+def _earlier(old: Found, newest: Record, runs: Sequence[Run]) -> Earlier:
+    label, figure, interval = _figure(old.record)
+    return Earlier(
+        verdict=old.record["verdict"],
+        figure_label=label,
+        figure=figure,
+        interval=interval,
+        device=old.record["device"],
+        date=_date(old.record["date"]),
+        reproduce=old.record["reproduce"] if old.record["reproduce"] != newest["reproduce"] else "",
+        run=runs[old.document],
+    )
+
+
+def _figure(record: Record) -> tuple[str, str, str]:
+    """The label of a record's figure, its value and its interval."""
+    figure = record["figure"]
+    shown, interval = numbers.interval(figure["value"], figure["low"], figure["high"], figure["unit"])
+    return figure["label"], "no figure" if figure["value"] is None else shown, interval
 
 
 def _count(value: int | None) -> str:
@@ -265,8 +159,7 @@ def _detail(value: float | str | None) -> tuple[str, str]:
 
 def _date(text: str) -> str:
     """An ISO date and time as `2026-01-31 09:30 UTC`."""
-    moment = datetime.fromisoformat(text)
-    return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%d %H:%M UTC")
+    return moment(text).strftime("%Y-%m-%d %H:%M UTC")
 
 
 class _Anchors:

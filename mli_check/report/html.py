@@ -76,6 +76,7 @@ def render(documents: Sequence[Mapping[str, Any]]) -> str:
     page: str = environment.get_template("page.html").render(
         content=content,
         style=source("page.css"),
+        stacked_style=source("stacked.css"),
         payload=json_for_script(specs),
         library=drawing_library(),
         scripts=[source(name) for name in _SCRIPTS],

@@ -9,18 +9,23 @@
   const idle = document.getElementById("filter-idle");
   const shown = document.getElementById("shown");
 
-  // The cells that span a claim's rows sit in its first row; remember them, their words count for every row.
+  // A claim's own cells sit in a row before the others, or span them from the first: those move to the first row shown.
   const groups = [...document.querySelectorAll("table.claims tbody")].map((body) => {
     const spans = [...body.querySelectorAll("[data-span]")];
-    const common = spans.map((cell) => cell.textContent).join(" ");
-    const lines = [...body.rows].map((row) => ({ row, words: `${common} ${row.textContent}`.toLowerCase() }));
+    const common = [...body.querySelectorAll(".statement, .source-cell")].map((cell) => cell.textContent).join(" ");
+    const lines = [...body.querySelectorAll("tr:not([data-head])")].map((row) => {
+      const found = [...row.querySelectorAll("[data-verdict]")].map((cell) => cell.dataset);
+      const words = [...row.querySelectorAll("td:not(.absent)")].map((cell) => cell.textContent).join(" ");
+      return { row, found, words: `${common} ${words}`.toLowerCase() };
+    });
     return { body, spans, lines, section: document.getElementById(body.dataset.claim) };
   });
 
-  function matches({ row, words }, wanted) {
-    if ("idle" in row.dataset && !(idle.checked && verdict.value === "")) return false;
-    if (verdict.value === "changed" && !("changed" in row.dataset)) return false;
-    if (!["", "changed", row.dataset.verdict].includes(verdict.value)) return false;
+  // A row has a verdict for each scale it was judged at; any of them will do.
+  function matches({ row, found, words }, wanted) {
+    if ("idle" in row.dataset && !idle.checked) return false;
+    const fits = (result) => (verdict.value === "changed" ? "changed" in result : verdict.value === result.verdict);
+    if (verdict.value !== "" && !found.some(fits)) return false;
     return wanted.every((word) => words.includes(word));
   }
 
