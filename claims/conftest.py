@@ -57,10 +57,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     wanted, scales = config.getoption("--mli-subject"), scales_of(config)
     grouping = any(map(config.pluginmanager.hasplugin, ("xdist", "xdist.plugin")))
-    rank = {name: index for index, name in enumerate(subjects.names())}
-    names = {item: _subject_name(item) for item in items}
-    kept, dropped = [], []
-    for item, name in names.items():
+    rank = {subject: index for index, subject in enumerate(subjects.SUBJECTS)}
+    kept: dict[pytest.Item, int] = {}
+    dropped = []
+    for item in items:
+        name = _subject_name(item)
         subject = None if name is None else subjects.find(name, scales)
         if subject is not None and subject.scale in subjects.GPU_SCALES:
             item.add_marker(pytest.mark.gpu)
@@ -68,10 +69,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(subject.group))
         elsewhere = subject is None and item.get_closest_marker("claim") is not None
         at_other_scale = elsewhere and (name is not None or "quick" not in scales)
-        (dropped if at_other_scale or (wanted and name not in wanted) else kept).append(item)
+        if at_other_scale or (wanted and name not in wanted):
+            dropped.append(item)
+        else:
+            kept[item] = len(rank) if subject is None else rank[subject]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
-    items[:] = sorted(kept, key=lambda item: rank.get(names[item], len(rank)))
+    items[:] = sorted(kept, key=kept.__getitem__)
 
 
 def _subject_name(item: pytest.Item) -> str | None:

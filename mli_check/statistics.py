@@ -77,6 +77,7 @@ def rise_test(
     classes: ArrayLike | None = None,
     *,
     margin: float = 0.05,
+    threshold: float | None = None,
     level: float = 0.05,
     replicates: int = 1000,
     seed: int = 0,
@@ -85,7 +86,7 @@ def rise_test(
 
     `errors` has shape (examples, points): each example's error (0 to 1) at each point, in path order. With `classes`,
     shape (examples,), every class weighs the same. The margin m is `margin` times the total drop J(first) - J(last),
-    zero where there is none. With D_ij the mean paired difference J_j - J_i and SE_ij its standard error with one
+    zero where there is none; `threshold` gives it in units of error instead. With D_ij the mean paired difference J_j - J_i and SE_ij its standard error with one
     pseudo-count each way (an example of the smallest class, which weighs most): `reproduced` if max(D + 1.96 SE) <= m
     (an intersection-union test, so no correction for the number of pairs); `not reproduced` if max(D - c SE) > m, c
     being the 1 - `level` quantile of the maximum under a Gaussian-multiplier bootstrap of the centred examples, and no
@@ -95,8 +96,11 @@ def rise_test(
     margin or a level not between 0 and 1.
     """
     values = _checked(errors)
-    if not margin >= 0 or not 0 < level < 1:
-        raise OptionError(f"expected `margin` >= 0 and 0 < `level` < 1, got margin={margin!r} and level={level!r}")
+    if not margin >= 0 or not 0 < level < 1 or not (threshold is None or threshold >= 0):
+        raise OptionError(
+            f"expected `margin` and `threshold` >= 0 and 0 < `level` < 1, got margin={margin!r}, "
+            f"threshold={threshold!r} and level={level!r}"
+        )
     count = values.shape[0]
     centred, curve, heaviest = _weighted(values, classes)
     scatter = centred.T @ centred
@@ -107,12 +111,12 @@ def rise_test(
     pairs = np.triu_indices(len(curve), k=1)
     rise, se = rises[pairs], error[pairs]
     drop = float(curve[0] - curve[-1])
-    threshold = max(margin * drop, 0.0)
+    allowed = max(margin * drop, 0.0) if threshold is None else threshold
     critical = _critical_value(centred, error, level, replicates, seed)
     upper, lower = float(np.max(rise + Z_975 * se)), float(np.max(rise - critical * se))
-    if upper <= threshold:
+    if upper <= allowed:
         decision = Verdict.REPRODUCED
-    elif lower > threshold:
+    elif lower > allowed:
         decision = Verdict.NOT_REPRODUCED
     else:
         decision = Verdict.INCONCLUSIVE
@@ -124,12 +128,12 @@ def rise_test(
         upper=upper,
         lower=lower,
         drop=drop,
-        threshold=threshold,
+        threshold=allowed,
         critical=critical,
         examples=count,
         strictly_monotone=bool(np.all(np.diff(curve) <= _ROUNDING)),
         certain_rise=lower > 0,
-        needed=_needed(rise, se, threshold, critical, count) if decision is Verdict.INCONCLUSIVE else None,
+        needed=_needed(rise, se, allowed, critical, count) if decision is Verdict.INCONCLUSIVE else None,
     )
 
 

@@ -142,9 +142,16 @@ class Workbench:
             )
         return self._loss_curves[digest]
 
-    def rise_tests(self, curves: Sequence[Curve], parts: int = 1) -> list[RiseTest]:
-        """One rise test a network, at the level that keeps all of them, in all `parts` of the claim, at 5%."""
-        return [curve.rise_test(level=level_for(len(curves), parts)) for curve in curves]
+    def rise_tests(
+        self, curves: Sequence[Curve], parts: int = 1, thresholds: Sequence[float | None] | None = None
+    ) -> list[RiseTest]:
+        """One rise test a network, at the level that keeps all of them, in all `parts` of the claim, at 5%.
+
+        The margin is a share of each curve's own drop, or where given the network's of `thresholds`.
+        """
+        level = level_for(len(curves), parts)
+        allowed = thresholds or [None] * len(curves)
+        return [curve.rise_test(threshold=t, level=level) for curve, t in zip(curves, allowed, strict=True)]
 
 
 def error_chart(title: str, groups: dict[str, Iterable[Curve]]) -> Chart:

@@ -6,48 +6,27 @@ to come out `not reproduced`. The networks are small FCNs on the digits, trained
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from claim_benches import FALLING, MODULES, NAN, NOT, OPEN, REPRODUCED, TESTS, UNDECIDED, Bench, judged, small
 
 from mli_check import catalogue, curves, states, subjects
 from mli_check.curves import Curve, DescentInterval
-from mli_check.data import Dataset
 from mli_check.paths import LinearPath, ScaledPath, Span
-from mli_check.runs import Run, Store, training_data
-from mli_check.settings import DataSetting, ModelSetting, Recipe, Setting
+from mli_check.runs import Run, Store
+from mli_check.settings import Setting
 from mli_check.statistics import RiseTest, Verdict
-from mli_check.subjects import Subject
-from mli_check.verdicts import FEWEST_NETWORKS, Ruling
+from mli_check.verdicts import FEWEST_NETWORKS
 from mli_check.workbench import LEFT_ENDS, Workbench
 
 pytestmark = pytest.mark.xdist_group("claims-criteria")  # so that the networks are trained once
 
-FOLDER = Path(__file__).parents[1] / "claims"
-REPRODUCED, NOT, OPEN = Verdict.REPRODUCED, Verdict.NOT_REPRODUCED, Verdict.INCONCLUSIVE
-NAN = float("nan")
-
-
-def load(name: str) -> ModuleType:
-    """A module of claims by its path, as they lie in no package."""
-    spec = importlib.util.spec_from_file_location(f"criteria_of_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-MODULES = {path.stem: load(path.stem) for path in sorted(FOLDER.glob("test_*.py"))}
+RISING = TESTS[NOT]
 definitions, monotone, norm_stats, plateaus, violations = (
     MODULES[name]
     for name in ("test_definitions", "test_monotone_paths", "test_norm_stats", "test_plateaus", "test_violations")
@@ -63,13 +42,9 @@ CLAIMS = [
 
 
 def subjects_of(claim: Callable[..., None]) -> list[str]:
-    """The subjects that a claim is parametrised with."""
-    found: list[str] = next(
-        mark.args[1]
-        for mark in claim.pytestmark  # type: ignore[attr-defined]
-        if mark.name == "parametrize" and mark.args[0] == "subject"
-    )
-    return found
+    """The subjects that a claim is parametrised with; none for one that brings its own networks."""
+    marks: list[Any] = claim.pytestmark  # type: ignore[attr-defined]
+    return next((m.args[1] for m in marks if m.name == "parametrize" and m.args[0] == "subject"), [])
 
 
 # The claims as a whole
@@ -98,11 +73,20 @@ def test_every_claim_states_its_criterion(claim_id: str, claim: Callable[..., No
 @pytest.mark.parametrize(("claim_id", "claim"), CLAIMS, ids=[claim_id for claim_id, _ in CLAIMS])
 def test_every_claim_has_ten_networks_of_each_subject(claim_id: str, claim: Callable[..., None]) -> None:
     names = subjects_of(claim)
-    assert len(names) == len(set(names)) > 0
-    for name in [*names, *(other for subject in names for other in plateaus.PAIRS.get(subject, ()))]:
-        subject = subjects.get(name)
-        assert subject.networks >= FEWEST_NETWORKS
-        assert len({setting.digest for setting in subject.settings()}) == subject.networks
+    assert names or claim_id == "T9"
+    assert len(names) == len(set(names))
+    for name in {*names, *(other for subject in names for other in plateaus.PAIRS.get(subject, ()))}:
+        found = [subject for subject in subjects.SUBJECTS if subject.name == name and subject.scale != "smoke"]
+        assert found
+        for subject in found:
+            assert subject.networks >= FEWEST_NETWORKS
+            assert len({setting.digest for setting in subject.settings()}) == subject.networks
+
+
+def test_every_subject_is_judged_by_some_claim() -> None:
+    assert {name for _, claim in CLAIMS for name in subjects_of(claim)} | {
+        name for pair in plateaus.PAIRS.values() for name in pair
+    } == set(subjects.names())
 
 
 def test_an_unexpected_outcome_always_comes_with_its_reason() -> None:
@@ -129,25 +113,6 @@ def test_the_rates_of_the_violation_claim_are_ten_times_each_other() -> None:
 
 
 # Criteria with evidence by hand
-
-FALLING = RiseTest(
-    decision=REPRODUCED,
-    estimate=0.0,
-    where=(0, 1),
-    upper=0.02,
-    lower=-0.03,
-    drop=0.8,
-    threshold=0.04,
-    critical=3.2,
-    examples=797,
-    strictly_monotone=True,
-    certain_rise=False,
-    needed=None,
-)
-UNDECIDED = replace(FALLING, decision=OPEN, upper=0.05, needed=1200)
-RISING = replace(FALLING, decision=NOT, estimate=0.2, lower=0.1, upper=0.3)
-TESTS = {REPRODUCED: FALLING, OPEN: UNDECIDED, NOT: RISING}
-
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_t1_t2_and_t4_judge_by_the_worst_of_ten_networks(verdict: Verdict) -> None:
@@ -260,55 +225,13 @@ def test_t33_matches_networks_by_seed_and_leaves_out_those_without_partner() -> 
 # Violations planted in real networks
 
 
-def small(name: str, *, batch_norm: bool = False, subset: int = 0, **recipe: Any) -> Subject:
-    """Ten FCNs 64-32-32-10 on the digits."""
-    options = {"optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "epochs": 4, "batch_size": 50} | recipe
-    return Subject(
-        name=name,
-        title=name,
-        scale="quick",
-        group=name,
-        setting=Setting(
-            data=DataSetting(name="digits", subset=subset),
-            model=ModelSetting(name="fcn", hidden=(32, 32), batch_norm=batch_norm),
-            recipe=Recipe(**options),
-        ),
-        calibration_examples=500 if batch_norm else 0,
-    )
-
-
 PLAIN, WITH_BN = small("plain"), small("with BN", batch_norm=True)
-FEW = small("few", subset=200)  # for 80 networks, trained by the recipes of the claim itself
-
-
-class Bench(Workbench):
-    """A workbench that trains on the examples its setting names."""
-
-    @cached_property
-    def train(self) -> Dataset:
-        return training_data(self.subject.setting)
+FEW = small("fcn4-digits", subset=200)  # for 80 networks, trained by the recipes of the claim itself
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("claims") / "store")
-
-
-class Listener:
-    """Stands in for the `mli` fixture: takes the ruling that a claim records."""
-
-    ruling: Ruling
-
-    def record(self, ruling: Ruling, *, subject: str, **_: Any) -> None:
-        assert not hasattr(self, "ruling")
-        self.ruling = ruling
-
-
-def judged(claim: Callable[..., None], subject: Subject, *tables: Workbench) -> Ruling:
-    """What the claim says of these workbenches, given in the order in which it asks for them."""
-    mli, given = Listener(), iter(tables)
-    claim(mli, lambda _: next(given), subject)
-    return mli.ruling
 
 
 T1 = monotone.test_error_falls_from_the_own_initialisation

@@ -33,7 +33,6 @@ CLAIMS: tuple[Claim, ...] = (
         statement="For a network with batch normalisation the error curves from different unrelated initialisations to "
         "the same θ_F have nearly the same shape.",
         outcome="seen for VGG16-BN/CIFAR-10 and ResNet20/CIFAR-100",
-        planned="needs a measure of how alike curves are, over many initialisations",
     ),
     Claim(
         id="T4", paper=_PAPER, kinds=(_Q,), where="Section 3.2, Equation 3, Figure 2",
@@ -47,7 +46,6 @@ CLAIMS: tuple[Claim, ...] = (
         statement="αθ_F already performs about as well as θ_F at a small α, and most clearly so in networks with batch "
         "normalisation.",
         outcome="FCN4/MNIST falls steeply for α in about [0.1, 0.3]; the BN networks are near θ_F at a small α",
-        planned="needs an equivalence rule for “about as well as θ_F” on the zero path",
     ),
     Claim(
         id="T6", paper=_PAPER, kinds=(_Q,), where="Section 3.2, finding 3, Figure 2",
@@ -74,7 +72,6 @@ CLAIMS: tuple[Claim, ...] = (
         statement="For a linear softmax classifier without intercept, fitted to the scikit-learn digits, loss and "
         "error fall on the line from Gaussian noise to the fitted weights.",
         outcome="loss and error, evaluated on the fitted data at 21 points, are said to fall monotonically",
-        planned="needs the linear softmax classifier as a subject",
     ),
     Claim(
         id="T10", paper=_PAPER, kinds=(_E,), where="Section 4.1.1, Equations 6 and 7",
@@ -251,7 +248,6 @@ CLAIMS: tuple[Claim, ...] = (
         "satisfy it.",
         outcome="wider bias distributions with large learning rates and with Adam",
         reading="Shifts of BN layers and biases of other layers are reported apart.",
-        planned="needs violators and others matched by learning rate",
     ),
     Claim(
         id="T35", paper=_PAPER, kinds=(_Q,), where="Section 5.5, Figure 9; Appendix A.7, Figures 17 to 19",
@@ -280,6 +276,6 @@ CLAIMS: tuple[Claim, ...] = (
         id="T38", paper=_PAPER, kinds=(_Q,), where="Section 5.5, Figure 9",
         statement="At α = 1 the surface of T35 shows robustness to noise: the error of θ_F + βθ₀ rises with the size "
         "of β.",
-        outcome="shown for ResNet20/CIFAR-100", planned="needs the plane path αθ_F + βθ₀",
+        outcome="shown for ResNet20/CIFAR-100",
     ),
 )
