@@ -5,8 +5,9 @@
 #
 # Needs apt (Debian or Ubuntu), npm and mli-check; DATA_ROOT defaults to $MLI_CHECK_DATA, else the user's cache folder.
 set -euo pipefail
+root=${1:-${MLI_CHECK_DATA:-}} # before any cd, for it may be relative
+[ -z "$root" ] || root=$(realpath -m "$root")
 cd "$(dirname "$0")/.."
-root=${1:-}
 mli_check=$(command -v .venv/bin/mli-check || command -v mli-check) || {
     echo "error: mli-check is not installed; install it with the README's first command" >&2
     exit 2
@@ -15,7 +16,6 @@ for tool in apt-get dpkg-deb npm; do
     command -v "$tool" >/dev/null || { echo "error: $tool is not installed; it brings one of the packages" >&2; exit 2; }
 done
 mli_check=$(realpath -s "$mli_check")
-[ -z "$root" ] || root=$(realpath -m "$root")
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -25,7 +25,10 @@ bring() { # NAME PATH
     "$mli_check" data import "$1" "$2" ${root:+--data-root "$root"}
 }
 
-apt-get download -qq dataset-fashion-mnist 2>/dev/null || { apt-get update -qq && apt-get download -qq dataset-fashion-mnist; }
+if ! apt-get download -qq dataset-fashion-mnist 2>/dev/null; then # no package lists yet
+    apt-get update -qq
+    apt-get download -qq dataset-fashion-mnist
+fi
 dpkg-deb -x dataset-fashion-mnist_*.deb fashion-mnist
 bring fashion-mnist fashion-mnist/usr/share/datasets/fashion-mnist
 

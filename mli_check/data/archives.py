@@ -8,17 +8,29 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from mli_check.errors import DataError
 
 MOST_IN_ARCHIVE = 2 * 2**30  # bytes that all members together may claim; the largest dataset has 0.3 GB
-_DAMAGE = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+_MOST_IN_HEADER = 2**20  # bytes of a long name or of attributes
+_READ_WHOLE = (b"L", b"K", b"x", b"g", b"X")  # the types of these, which tarfile reads into memory unasked
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,  # a name in another encoding, a place before the file's start
+    RuntimeError,  # an encrypted member, an unknown compression
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def read_files(source: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
@@ -27,7 +39,7 @@ def read_files(source: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     `source` is a folder, a tar archive of any compression, a zip archive, or one of the files itself; a file may be
     gzipped. Raises DataError for a source that is missing, damaged, or holds more than it may.
     """
-    if not source.exists():
+    if not os.path.exists(source):  # Path.exists raises where a folder may not be read
         raise DataError(f"no such file or folder: {str(source)!r}; name the package's folder or archive")
     found: dict[str, bytes] = {}
     try:
@@ -35,11 +47,12 @@ def read_files(source: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
             name = _wanted(path, limits)
             if name is None:
                 continue
-            if name in found:
-                raise DataError(f"{str(source)!r} holds `{name}` twice; name the folder of one copy")
-            found[name] = _content(stream, path, limits[name], source)
+            content = _content(stream, path, limits[name], source)
+            if found.setdefault(name, content) != content:  # equal ones: torchvision leaves a file beside its .gz
+                raise DataError(f"{str(source)!r} holds `{name}` twice, and they differ; name the folder of one copy")
     except _DAMAGE as error:
-        raise DataError(f"{str(source)!r} is damaged or cannot be read: {error}") from error
+        said = " ".join(str(error).split())  # tarfile's message has a line for each compression
+        raise DataError(f"{str(source)!r} is damaged or cannot be read: {said}") from error
     return found
 
 
@@ -70,7 +83,7 @@ def _members(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 with archive.open(entry) as stream:
                     yield entry.filename, stream
     elif _is_tar(source):
-        with tarfile.open(source) as archive:
+        with tarfile.open(source, tarinfo=_Header) as archive:
             yield from _tar_members(archive, source)
     else:
         with open(source, "rb") as stream:
@@ -79,14 +92,32 @@ def _members(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 def _is_tar(source: Path) -> bool:
     """Whether the name says so or the bytes do; a tar that is damaged from its start has only its name."""
-    named = any(suffix in (".tar", ".tgz", ".tbz2", ".txz") for suffix in source.suffixes[-2:])
-    return named or tarfile.is_tarfile(source)
+    if any(suffix in (".tar", ".tgz", ".tbz2", ".txz") for suffix in source.suffixes[-2:]):
+        return True
+    try:
+        tarfile.open(source, tarinfo=_Header).close()
+    except tarfile.TarError:
+        return False
+    return True
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header, refused if its size is negative, where tarfile would loop, or large for a name or attributes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _READ_WHOLE and header.size > _MOST_IN_HEADER):
+            raise DataError(f"a tar header of {header.size} bytes is refused; nothing was read or written")
+        return header
 
 
 def _tar_members(archive: tarfile.TarFile, source: Path) -> Iterator[tuple[str, IO[bytes]]]:
     total = 0
     for member in archive:  # one by one, so that what a member claims is seen before anything is skipped over
         total += member.size
+        if member.size < 0:  # attributes may say so, too
+            raise DataError(f"{str(source)!r} claims a file of {member.size} bytes; nothing was written")
         _check_claims((total,), source)
         if member.isfile():
             stream = archive.extractfile(member)

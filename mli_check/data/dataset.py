@@ -30,7 +30,7 @@ class Normalisation:
             torch.tensor(values, dtype=torch.float64).view(shape).to(pixels.device, dtype)
             for values in (self.mean, self.std)
         )
-        return pixels.to(dtype).div_(255).sub_(mean).div_(std)
+        return pixels.to(dtype, copy=True).div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,7 @@ _SETS = (
             mean=(0.4377, 0.4438, 0.4728),
             std=(0.1980, 0.2010, 0.1970),
         ),
-        test=Part(
-            files=("test_32x32.mat",), counts=(1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595)
-        ),
+        test=Part(files=("test_32x32.mat",), counts=(1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595)),
         md5={
             "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
             "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
@@ -178,7 +176,11 @@ _SETS = (
         ),
         test=Part(files=("test",), counts=(100,) * 100),
         label_key="fine_labels",
-        md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        md5={
+            "train": "16019d7e3df5f24257cddd939b257f8d",
+            "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+            "meta": "7973b15100ade9c7d40fb424638fde48",
+        },
     ),
 )
 

