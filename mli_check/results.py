@@ -189,8 +189,8 @@ class Journal:
         """Name the scales and devices of the records, which the options alone do not tell."""
         records = self.document["records"]
         if records:
-            self.document["scale"] = ", ".join(dict.fromkeys(entry["scale"] for entry in records))
-            self.document["environment"]["device"] = ", ".join(dict.fromkeys(entry["device"] for entry in records))
+            self.document["scale"] = ", ".join(dict.fromkeys(entry.get("scale", "quick") for entry in records))
+            self.document["environment"]["device"] = ", ".join(dict.fromkeys(entry.get("device", "cpu") for entry in records))
 
     def _line(self, content: Mapping[str, Any]) -> None:
         try:

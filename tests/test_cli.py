@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mli_check import results
-from mli_check.verdicts import Figure, Ruling, Verdict
+from mli_check.statistics import Verdict
+from mli_check.verdicts import Figure, Ruling
 
 ROOT = Path(__file__).parent.parent
 
@@ -194,13 +195,15 @@ def test_the_readme_has_the_two_commands_that_ci_runs() -> None:
     assert subprocess.run([*script, "9"], capture_output=True).returncode != 0
 
 
-def test_claims_are_put_in_the_order_of_their_subjects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scales", [["quick", "standard"], ["smoke"], ["paper"]], ids=" and ".join)
+def test_claims_are_put_in_the_order_of_their_subjects(tmp_path: Path, scales: list[str]) -> None:
     """The group of claims that takes longest has to start first, or one worker is left with it at the end."""
     from mli_check import subjects
 
     command = [sys.executable, "-m", "pytest", ROOT / "claims", "-c", ROOT / "claims" / "pytest.ini", "--collect-only"]
+    command += [f"--scale={scales[0]}"] if len(scales) == 1 else []
     done = subprocess.run([*command, "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True)
     listed = [line.rpartition("[")[2].rstrip("]") for line in done.stdout.splitlines() if line.endswith("]")]
-    order = [subject.name for subject in subjects.SUBJECTS]
+    order = [subject.name for subject in subjects.SUBJECTS if subject.scale in scales]
     assert set(listed) == set(order)
     assert listed == sorted(listed, key=order.index)

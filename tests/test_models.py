@@ -218,7 +218,8 @@ def test_the_variants_are_what_they_have_always_been() -> None:
     assert LENETS["tiny"][0] == 3
     assert (LENET_CHANNELS, LENET_WIDTHS) == ((6, 16), (120, 84))
     wide = (16, 32, 64)
-    assert RESNETS == {"8-narrow": (1, (8, 16, 32)), "8": (1, wide), "20": (3, wide), "32": (5, wide)}
+    blocks = {"8-narrow": (1, (8, 16, 32)), "8": (1, wide), "20": (3, wide), "32": (5, wide)}
+    assert blocks == RESNETS
 
 
 @pytest.mark.parametrize(

