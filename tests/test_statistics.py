@@ -502,3 +502,21 @@ def test_a_rise_test_cannot_be_changed_once_made() -> None:
     assert isinstance(test, RiseTest)
     with pytest.raises(AttributeError):
         test.decision = Verdict.REPRODUCED  # type: ignore[misc]
+
+
+# A threshold in units of error
+
+
+def test_a_threshold_in_units_of_error_replaces_the_share_of_the_drop() -> None:
+    errors = sample(step_curve((0, 0.3), (20, 0.33), (50, 0.29)), 20_000)
+    share, absolute = rise_test(errors, **FAST), rise_test(errors, threshold=0.045, **FAST)
+    assert share.decision is Verdict.NOT_REPRODUCED
+    assert absolute.decision is Verdict.REPRODUCED
+    assert absolute.threshold == 0.045
+    assert (absolute.estimate, absolute.upper, absolute.lower) == (share.estimate, share.upper, share.lower)
+    assert rise_test(errors, threshold=0.05 * share.drop, **FAST) == share
+
+
+def test_a_negative_threshold_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"threshold=-0\.1"):
+        rise_test(np.zeros((10, 3)), threshold=-0.1)
