@@ -96,10 +96,11 @@ def test_error_rises_with_the_size_of_added_noise(mli, bench, subject):
     table = bench(subject)
     curves = {sign: table.curves(sign) for sign in SIGNS}
     chance = 1 - 1 / table.test.classes
-    tests = {
-        sign: table.rise_tests(found, len(SIGNS), [0.05 * (chance - curve.balanced_error[-1]) for curve in found])
+    margins = {
+        sign: [0.05 * max(chance - float(curve.balanced_error[-1]), 0.0) for curve in found]
         for sign, found in curves.items()
     }
+    tests = {sign: table.rise_tests(found, len(SIGNS), margins[sign]) for sign, found in curves.items()}
     increases = {
         sign: [curve.balanced_error[0] - curve.balanced_error[-1] for curve in found] for sign, found in curves.items()
     }

@@ -86,14 +86,14 @@ def rise_test(
 
     `errors` has shape (examples, points): each example's error (0 to 1) at each point, in path order. With `classes`,
     shape (examples,), every class weighs the same. The margin m is `margin` times the total drop J(first) - J(last),
-    zero where there is none; `threshold` gives it in units of error instead. With D_ij the mean paired difference J_j - J_i and SE_ij its standard error with one
-    pseudo-count each way (an example of the smallest class, which weighs most): `reproduced` if max(D + 1.96 SE) <= m
-    (an intersection-union test, so no correction for the number of pairs); `not reproduced` if max(D - c SE) > m, c
-    being the 1 - `level` quantile of the maximum under a Gaussian-multiplier bootstrap of the centred examples, and no
-    less than that of one pair, 1.645 at 5%; else `inconclusive`.
+    zero where there is none, or `threshold`, which is in units of error. With D_ij the mean paired difference J_j - J_i
+    and SE_ij its standard error with one pseudo-count each way (an example of the smallest class, which weighs most):
+    `reproduced` if max(D + 1.96 SE) <= m (an intersection-union test, so no correction for the number of pairs); `not
+    reproduced` if max(D - c SE) > m, c being the 1 - `level` quantile of the maximum under a Gaussian-multiplier
+    bootstrap of the centred examples, and no less than that of one pair, 1.645 at 5%; else `inconclusive`.
 
     Raises OptionError for fewer than 2 points or examples, errors outside 0 to 1, classes of another length, a negative
-    margin or a level not between 0 and 1.
+    margin or threshold, or a level not between 0 and 1.
     """
     values = _checked(errors)
     if not margin >= 0 or not 0 < level < 1 or not (threshold is None or threshold >= 0):

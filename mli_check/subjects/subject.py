@@ -54,5 +54,5 @@ def smoke(subject: Subject) -> Subject:
         networks=2,
         test_examples=50,
         calibration_examples=50,
-        points=11,
+        points=6,
     )
