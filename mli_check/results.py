@@ -189,8 +189,9 @@ class Journal:
         """Name the scales and devices of the records, which the options alone do not tell."""
         records = self.document["records"]
         if records:
-            self.document["scale"] = ", ".join(dict.fromkeys(entry.get("scale", "quick") for entry in records))
-            self.document["environment"]["device"] = ", ".join(dict.fromkeys(entry.get("device", "cpu") for entry in records))
+            scales, devices = ([entry.get(name) for entry in records] for name in ("scale", "device"))
+            self.document["scale"] = ", ".join(filter(None, dict.fromkeys(scales)))
+            self.document["environment"]["device"] = ", ".join(filter(None, dict.fromkeys(devices)))
 
     def _line(self, content: Mapping[str, Any]) -> None:
         try:

@@ -264,5 +264,9 @@ def _check(setting: Setting) -> None:
         raise OptionError(f"data.subset={data.subset!r} must not be negative")
     if not 0 <= data.label_noise <= 1:
         raise OptionError(f"data.label_noise={data.label_noise!r} must be a share between 0 and 1")
+    if setting.reconstructs and data.label_noise:
+        raise OptionError(
+            f"data.label_noise={data.label_noise!r} goes with classes, and an autoencoder has none; leave it out"
+        )
     if any(width < 1 for width in model.hidden):
         raise OptionError(f"model.hidden={model.hidden!r} must be positive widths")

@@ -318,6 +318,13 @@ def test_a_value_that_cannot_be_trained_is_refused(part: str, values: dict[str, 
         setting(**{part: values})
 
 
+def test_an_autoencoder_has_no_labels_to_be_random() -> None:
+    trained = {"model": {"name": "autoencoder", "hidden": (5,)}, "recipe": {"loss": "squared_error"}}
+    assert setting(**trained).reconstructs
+    with pytest.raises(OptionError, match=r"label_noise=0\.5 goes with classes"):
+        setting(**trained, data={"label_noise": 0.5})
+
+
 @pytest.mark.parametrize(
     ("part", "values", "hint"),
     [

@@ -122,7 +122,8 @@ class _Training:
         failure = self._step.failure
         names = ["fused"] if self.recipe.optimiser != "rmsprop" else []
         names += ["channels_last"] if self._channels_last else []
-        return (*names, f"no cuda_graph: {failure}" if failure else "cuda_graph")
+        names += ["cuda_graph"] if self._step.captures else []
+        return (*names, *([f"no cuda_graph: {failure}"] if failure else []))
 
     def epoch(self) -> dict[str, Any]:
         """Train once on every example: iteration, lr and the mean loss over examples. Synchronises once, at its end."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -48,42 +50,55 @@ class GraphedStep:
     """The same step as a CUDA graph: one launch instead of hundreds, which is most of a small network's time.
 
     The first batches are trained on as usual; then the step is captured, without being run, and replayed on every
-    further batch of that shape. Other shapes (the last, smaller batch) are stepped as usual. A graph holds the learning
-    rate as a constant, so that it is captured anew when that changes. Where a capture fails, `failure` says why, and
-    training goes on as usual.
+    further batch of the first one's shape. Other shapes (the last, smaller batch) are stepped as usual. A graph holds
+    the learning rate as a constant, so that it is captured anew when that changes; `captures` counts. Where a capture
+    fails, `failure` says why, and training goes on as usual.
     """
 
     def __init__(self, step: EagerStep) -> None:
         self._step = step
         self._warm = 0
+        self._shapes: tuple[torch.Size, torch.Size] | None = None
         self._captured: _Captured | None = None
+        self.captures = 0
         self.failure = ""
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        lr = float(self._step.optimiser.param_groups[0]["lr"])
-        captured = self._captured
-        if captured is not None and captured.lr == lr and captured.fits(inputs, targets):
-            return captured.replay(inputs, targets)
-        if self.failure or (captured is not None and not captured.fits(inputs, targets)):
-            return self._step(inputs, targets)
+        shapes = inputs.shape, targets.shape
+        self._shapes = self._shapes or shapes
         if self._warm < _WARM_UP:
             self._warm += 1
             return self._aside(inputs, targets)
-        self._captured = None  # frees its memory first
-        try:
-            self._captured = _Captured(self._step, inputs, targets, lr)
-        except RuntimeError as error:
-            self.failure = str(error).splitlines()[0]
+        if shapes == self._shapes and not self.failure:
+            lr = float(self._step.optimiser.param_groups[0]["lr"])
+            if self._captured is None or self._captured.lr != lr:
+                self._capture(inputs, targets, lr)
+        if self._captured is None or shapes != self._shapes:
             return self._step(inputs, targets)
         return self._captured.replay(inputs, targets)
 
+    def _capture(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
+        self._captured = None  # frees its memory first
+        try:
+            self._captured = _Captured(self._step, inputs, targets, lr)
+            self.captures += 1
+        except RuntimeError as error:
+            self.failure = str(error).strip().partition("\n")[0] or type(error).__name__
+
     def _aside(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        here, side = torch.cuda.current_stream(inputs.device), _side_stream(inputs.device)
+        side.wait_stream(here)
+        with torch.cuda.stream(side), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # told once
             total = self._step(inputs, targets)
-        torch.cuda.current_stream().wait_stream(stream)
+        here.wait_stream(side)
         return total
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Where warm-ups and captures run: one stream a device, as each keeps memory of its own for matrix products."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Captured:
@@ -93,12 +108,12 @@ class _Captured:
         self.lr = lr
         self._inputs, self._targets = inputs.clone(), targets.clone()
         step.optimiser.zero_grad(set_to_none=True)  # so that gradients lie in the graph's own memory
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._total = step(self._inputs, self._targets)
-
-    def fits(self, inputs: Tensor, targets: Tensor) -> bool:
-        return inputs.shape == self._inputs.shape and targets.shape == self._targets.shape
+        side = _side_stream(inputs.device)
+        # The outer context makes the stream's device current, and leaves the stream where ending a capture fails.
+        with torch.cuda.stream(side):
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=side):
+                self._total = step(self._inputs, self._targets)
 
     def replay(self, inputs: Tensor, targets: Tensor) -> Tensor:
         self._inputs.copy_(inputs)
