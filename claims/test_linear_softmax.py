@@ -52,7 +52,7 @@ def along(images, labels, noise, weights, alphas):
     return losses, errors
 
 
-@pytest.mark.claim(id="T9")
+@pytest.mark.claim(id="T9", expected="reproduced")
 def test_linear_softmax_on_digits_falls_from_noise(mli, pytestconfig):
     """scikit-learn's digits, a softmax classifier without intercept fitted to all 1,797 images, and 100 draws of
     standard normal noise instead of the paper's one: loss and error on the fitted images at 21 points. The images are

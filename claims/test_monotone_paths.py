@@ -12,7 +12,8 @@ LARGE = [
     "fcn4-mnist", "fcn4-fashion", "vgg8-cifar10", "vgg8-bn-cifar10", "vgg8-svhn", "vgg16-bn-cifar10", "resnet8-cifar10",
     "resnet20-cifar10", "resnet20-cifar100", "fcn-fashion", "fcn-s7-mnist", "fcn-s7-cifar10",
 ]  # fmt: skip
-SUBJECTS = [*FIRST, "lenet-digits", "resnet8-digits", *LARGE]
+QUICK = [*FIRST, "lenet-digits", "resnet8-digits"]
+SUBJECTS = [*QUICK, *LARGE]
 WITHOUT_RESNET8 = [*FIRST, "lenet-digits", *LARGE]  # which takes too long for more than T1 and T4 at quick scale
 SIGNS = {"plus": "theta_F + theta_0", "minus": "theta_F - theta_0"}
 
@@ -30,7 +31,7 @@ def judge(mli, bench, subject, left: str) -> None:
 
 @pytest.mark.claim(
     id="T1",
-    expected=dict.fromkeys(FIRST, "reproduced") | {"vgg-digits": "inconclusive"},
+    expected=dict.fromkeys(QUICK, "reproduced") | {"vgg-digits": "inconclusive"},
     reason="VGG without BN: 2 of 10 networks rise by up to 5 points near chance level, which 797 images cannot decide; "
     "with other seeds all 10 hold",
 )
@@ -46,9 +47,9 @@ def test_error_falls_from_the_own_initialisation(mli, bench, subject):
 
 @pytest.mark.claim(
     id="T2",
-    expected=dict.fromkeys(FIRST, "inconclusive"),
-    reason="in 3 to 7 of 10 networks the error rises by 3 to 6 points near chance level, about as much as the margin; "
-    "with other seeds three of the four subjects are refuted",
+    expected=dict.fromkeys([*FIRST, "lenet-digits"], "inconclusive"),
+    reason="in 2 to 7 of 10 networks the error rises by 3 to 8 points near chance level, about as much as the margin; "
+    "with other seeds three of the five subjects are refuted",
 )
 @pytest.mark.parametrize("subject", WITHOUT_RESNET8, indirect=True)
 def test_error_falls_from_an_unrelated_initialisation(mli, bench, subject):
@@ -62,7 +63,7 @@ def test_error_falls_from_an_unrelated_initialisation(mli, bench, subject):
 
 @pytest.mark.claim(
     id="T4",
-    expected=dict.fromkeys(FIRST, "reproduced") | {"fcn4-gaussian": "inconclusive"},
+    expected=dict.fromkeys(QUICK, "reproduced") | {"fcn4-gaussian": "inconclusive"},
     reason="on the Gaussians one network's error rises by 4 to 6 points before it falls: surely beyond the margin with "
     "one thread, undecided with two, and with other seeds all 10 hold",
 )
@@ -84,7 +85,12 @@ def noise_criterion(tests, increases):
     return all_of(parts | {"noise hurts": all_positive(named, label)})
 
 
-@pytest.mark.claim(id="T38")
+@pytest.mark.claim(
+    id="T38",
+    expected={"fcn4-digits": "not reproduced", "fcn4-gaussian": "not reproduced", "vgg-bn-digits": "reproduced"},
+    reason="FCN4: adding theta_0 surely raises the error, but by 0.2 to 1.5 points, less than the 2 of interest; "
+    "taking it away raises it by 1 to 7",
+)
 @pytest.mark.parametrize("subject", ["fcn4-digits", "fcn4-gaussian", "vgg-bn-digits", *LARGE], indirect=True)
 def test_error_rises_with_the_size_of_added_noise(mli, bench, subject):
     """Along theta_F + beta * theta_0 (Fig. 9 at alpha = 1) with beta from 1 to 0 and from -1 to 0, 51 points each. On

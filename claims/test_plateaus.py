@@ -77,7 +77,11 @@ def shape_criterion(distances):
     return at_most(distances, ALIKE, "distance between the curves from three initialisations (share of the drop)")
 
 
-@pytest.mark.claim(id="T3")
+@pytest.mark.claim(
+    id="T3",
+    expected={"vgg-bn-digits": "inconclusive"},
+    reason="the curves from three initialisations lie 0.05 of the drop apart on average, as much as the margin",
+)
 @pytest.mark.parametrize("subject", NORMALISED, indirect=True)
 def test_curves_from_unrelated_initialisations_have_the_same_shape(mli, bench, subject):
     """Networks with BN, three unrelated initialisations each. The shape of a curve of class-balanced test error is
@@ -112,7 +116,7 @@ def excess_criterion(without, with_bn):
     )
 
 
-@pytest.mark.claim(id="T5")
+@pytest.mark.claim(id="T5", expected={"vgg-digits": "reproduced"})
 @pytest.mark.parametrize("subject", list(PAIRS), indirect=True)
 def test_scaled_network_is_as_good_at_small_alpha(mli, bench, subject):
     """On the zero path, the share of the total drop of the class-balanced test error that is still to come at alpha =

@@ -162,7 +162,12 @@ def _log_spreads(networks, rate):
     return tuple([math.log(spread(n.biases)) for n in trained if n.violates is kind] for kind in (True, False))
 
 
-@pytest.mark.claim(id="T34")
+@pytest.mark.claim(
+    id="T34",
+    expected={"fcn4-digits": "inconclusive"},
+    reason="violators' biases spread four times as widely within a rate; but only 6 or 7 networks violate, and whether "
+    "their biases are centred on zero takes 10",
+)
 @pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
 def test_violators_have_wider_biases(mli, bench, subject):
     """The networks of T33. Spread is the root mean square of all biases of a network's layers (BN's shifts are told

@@ -89,7 +89,7 @@ def test_at_most_wants_the_whole_interval_on_one_side(values: list[float], verdi
 def test_at_most_follows_the_interval(values: list[float], limit: float) -> None:
     found, interval = at_most(values, limit, "size"), mean_interval(values)
     assert found.verdict is (REPRODUCED if interval.high <= limit else NOT if interval.low > limit else OPEN)
-    assert (found.needed is not None) <= (found.verdict is OPEN)
+    assert found.needed is None or found.verdict is OPEN
     assert found.figure.value == interval.estimate
 
 
@@ -98,6 +98,12 @@ def test_at_most_says_how_many_networks_would_decide() -> None:
     needed = at_most(few, 0.05, "size").needed
     assert needed is not None
     assert at_most([0.0, 0.08] * (needed // 2 + 2), 0.05, "size").verdict is REPRODUCED
+
+
+def test_at_most_gives_the_mean_of_too_few_networks_and_how_many_it_wants() -> None:
+    found = at_most([0.1, 0.3, float("nan")], 0.5, "size")
+    assert (found.verdict, found.figure.value, found.needed) == (OPEN, pytest.approx(0.2), 10)
+    assert found.reason == "2 networks with a finite value of 3; at least 10 decide"
 
 
 # usually

@@ -17,9 +17,16 @@ def at_most(values: Sequence[float], limit: float, label: str) -> Ruling:
     """
     details: dict[str, Detail] = {"networks": len(values), "limit": limit}
     if not usable(values):
-        reason = f"{len(values)} networks, or values that are not finite; at least {FEWEST_NETWORKS} finite ones decide"
-        figure = Figure(label=label, value=None)
-        return Ruling(verdict=Verdict.INCONCLUSIVE, reason=reason, figure=figure, details=details)
+        finite = [value for value in values if math.isfinite(value)]
+        reason = f"{len(finite)} networks with a finite value of {len(values)}; at least {FEWEST_NETWORKS} decide"
+        return Ruling(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=reason,
+            figure=Figure(label=label, value=sum(finite) / len(finite) if finite else None),
+            needed=FEWEST_NETWORKS if finite else None,
+            needed_unit="networks",
+            details=details,
+        )
     found = mean_interval(values)
     figure = interval_figure(label, found)
     details |= {"smallest": min(values), "largest": max(values)}
