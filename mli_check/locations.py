@@ -22,8 +22,15 @@ def data_root(given: str | Path | None = None) -> Path:
 
 def _chosen(given: str | Path | None, variable: str, folder: str) -> Path:
     chosen = given or os.environ.get(variable)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
+    return Path(chosen).expanduser().absolute() if chosen else _cached(folder)
+
+
+def users_data() -> Path:
+    """The folder of image datasets in the user's cache."""
+    return _cached("data")
+
+
+def _cached(folder: str) -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("mli-check") / folder

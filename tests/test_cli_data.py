@@ -63,7 +63,7 @@ def test_the_root_may_come_from_the_environment(
     status, out, _ = run("data", "list")
     assert status == 0
     assert out.endswith(f"data root: {root}\n")
-    assert " --data-root" not in out
+    assert f"`mli-check data fetch svhn --data-root {root}`" in out
 
 
 @pytest.fixture

@@ -927,9 +927,20 @@ def test_a_missing_set_is_an_error_with_the_commands_that_bring_it(
     assert f"`mli-check data fetch {name} --data-root '{where}'`" in str(raised.value)
     assert f"`mli-check data import {name} PATH --data-root '{where}'`" in str(raised.value)
     monkeypatch.setenv("MLI_CHECK_DATA", str(where))
+    with pytest.raises(MissingDataError) as again:
+        load_dataset(name)
+    assert str(again.value) == str(raised.value)
+    assert not where.exists()
+
+
+@every_set
+def test_the_commands_name_no_folder_where_it_is_the_users_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLI_CHECK_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(MissingDataError, match=f"`mli-check data fetch {name}`, or from .*import {name} PATH`"):
         load_dataset(name)
-    assert not where.exists()
 
 
 def test_a_set_with_a_file_missing_is_missing_and_its_other_part_is_not(tmp_path: Path) -> None:

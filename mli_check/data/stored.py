@@ -16,7 +16,7 @@ from mli_check.data.dataset import Dataset
 from mli_check.data.formats import Labels, Pixels, read_cifar, read_idx, read_svhn
 from mli_check.data.images import ImageSet
 from mli_check.errors import DataError, MissingDataError
-from mli_check.locations import data_root
+from mli_check.locations import data_root, users_data
 
 TOLERANCE = 5e-4  # of a mean or standard deviation that is stated with four decimals
 _SLACK = 2**20  # bytes of a file beside its pixels
@@ -49,8 +49,10 @@ def load_images(name: str, split: str, root: Path | None = None) -> Dataset:
 
 
 def command(verb: str, rest: str, root: str | Path | None) -> str:
-    """A command line of `mli-check data`, with the data root where it was not the default one."""
-    return f"mli-check data {verb} {rest}" + ("" if root is None else f" --data-root {shlex.quote(str(root))}")
+    """A command line of `mli-check data`, with the data root where it is not the user's own."""
+    chosen = data_root(root)
+    elsewhere = "" if chosen == users_data() else f" --data-root {shlex.quote(str(chosen))}"
+    return f"mli-check data {verb} {rest}{elsewhere}"
 
 
 def most_bytes(entry: ImageSet, split: str) -> int:
