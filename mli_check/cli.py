@@ -70,7 +70,9 @@ def run(
     ] = None,
     results: Annotated[Path, typer.Option(help="The verdicts as JSON.")] = RESULTS,
     baseline: Annotated[Path | None, typer.Option(help="Earlier results: exit 1 if a verdict changed.")] = None,
-    workers: Annotated[int, typer.Option("-n", help="Processes; 0: one a core, at most 4.", min=0)] = 0,
+    workers: Annotated[
+        int, typer.Option("-n", help="Processes; 0: one a core, at most 4, and one for a GPU.", min=0)
+    ] = 0,
     seed_offset: Annotated[int, typer.Option(help="Added to every training seed.", min=0)] = 0,
     store: StoreOption = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder of downloaded data ($MLI_CHECK_DATA).")] = None,
@@ -88,7 +90,7 @@ def run(
         subjects=subject or [],
         scale=scale,
         device=device,
-        workers=workers or min(os.cpu_count() or 1, 4),
+        workers=workers or _workers(scale, device),
         seed_offset=seed_offset,
         store=store,
         data_root=data_root,
@@ -189,6 +191,14 @@ def prune_runs(
     print(f"{len(gone)} folders {'would be deleted' if dry_run else 'deleted'}")
 
 
+def _workers(scale: str, device: str | None) -> int:
+    """One process where claims share a GPU and its memory, else one a core, at most 4."""
+    from mli_check import subjects
+
+    on_gpu = device not in (None, "cpu") or (device is None and scale in subjects.GPU_SCALES)
+    return 1 if on_gpu else min(os.cpu_count() or 1, 4)
+
+
 def _checked_claims(given: Sequence[str]) -> list[str]:
     from mli_check import catalogue
 
@@ -278,8 +288,10 @@ def _print_verdicts(document: Document) -> None:
         rows.append((entry["claim"], entry["subject"], Text(verdict, colours[entry["verdict"]]), measured))
     print_table(("claim", "subject", "verdict", "figure"), rows)
     verdicts = [entry["verdict"] for entry in document["records"]]
-    skipped = len(document["tests"]["skipped"])
-    counts = [f"{verdicts.count(kind)} {kind}" for kind in colours] + ([f"{skipped} skipped"] if skipped else [])
+    skipped = document["tests"]["skipped"]
+    for reason in dict.fromkeys(entry["reason"] for entry in skipped):
+        print(f"skipped: {reason}")
+    counts = [f"{verdicts.count(kind)} {kind}" for kind in colours] + ([f"{len(skipped)} skipped"] if skipped else [])
     print(", ".join(counts))
 
 

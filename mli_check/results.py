@@ -82,7 +82,8 @@ def record(
 ) -> Record:
     """The record of one claim and subject, JSON-ready; `settings` are (digest, summary) pairs."""
     flags = "" if scale == "quick" else f" --scale {scale}"
-    flags += " --device cpu" if scale != "quick" and device == "cpu" else ""
+    if (scale == "quick") is not (device == "cpu"):  # not where the scale alone would put it
+        flags += " --device cpu" if device == "cpu" else " --device cuda"
     flags += f" --seed-offset {seed_offset}" if seed_offset else ""
     content: Record = {
         "claim": claim,

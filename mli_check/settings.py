@@ -34,7 +34,7 @@ def _absent(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSetting:
-    """Which examples a network is trained on. `subset` takes the first so many (0: all) of the seeded split.
+    """Which examples a network is trained on. `subset` takes so many (0: all), as `mli_check.data.sample` does.
 
     `label_noise` is the share of training labels that are drawn anew, uniformly over the classes, by `label_seed`
     (Lucas et al. 2020, Appendix B.2).
@@ -267,6 +267,11 @@ def _check(setting: Setting) -> None:
     if setting.reconstructs and data.label_noise:
         raise OptionError(
             f"data.label_noise={data.label_noise!r} goes with classes, and an autoencoder has none; leave it out"
+        )
+    if setting.reconstructs and recipe.augmentation:
+        raise OptionError(
+            f"recipe.augmentation={recipe.augmentation!r} would change an autoencoder's inputs and not its targets; "
+            "leave it out"
         )
     if any(width < 1 for width in model.hidden):
         raise OptionError(f"model.hidden={model.hidden!r} must be positive widths")

@@ -45,6 +45,7 @@ class Workbench:
         self._where = torch.device(device)
         self._curves: dict[tuple[int, str, str | None], Curve] = {}
         self._loss_curves: dict[str, Curve] = {}
+        self._runs: dict[str, Run] = {}
 
     @property
     def device(self) -> str:
@@ -84,7 +85,9 @@ class Workbench:
 
     def run(self, setting: Setting) -> Run:
         """The trained network of a setting, also of a changed recipe, from the store if it is there."""
-        return self.store.train(setting, self.train)
+        if setting.digest not in self._runs:
+            self._runs[setting.digest] = self.store.train(setting, self.train)
+        return self._runs[setting.digest]
 
     def left_end(self, index: int, left: str) -> states.State:
         """The state where a path of network `index` starts.
@@ -105,8 +108,12 @@ class Workbench:
 
     def path(self, index: int, left: str) -> Span:
         """From the left end, `zero` or one of `left_end`, to network `index` (Tao et al. 2024, Eq. 1 to 3)."""
-        final = self.run(self.settings[index]).final
-        return ScaledPath(final) if left == "zero" else LinearPath(self.left_end(index, left), final)
+        final = self._here(self.run(self.settings[index]).final)
+        return ScaledPath(final) if left == "zero" else LinearPath(self._here(self.left_end(index, left)), final)
+
+    def _here(self, state: states.State) -> states.State:
+        """The state on the bench's device, so that the points of a path are made there."""
+        return {name: tensor.to(self._where) for name, tensor in state.items()}
 
     def curve(self, index: int, left: str, norm_stats: str | None = None) -> Curve:
         """Test loss and error of one network from one left end; BN statistics are recalibrated unless said."""
@@ -133,7 +140,7 @@ class Workbench:
         if digest not in self._loss_curves:
             self._loss_curves[digest] = evaluate(
                 self.model,
-                LinearPath(run.init, run.final),
+                LinearPath(self._here(run.init), self._here(run.final)),
                 self.train,
                 self.subject.points,
                 calibration=self.calibration,

@@ -21,7 +21,7 @@ from mli_check.runs import reconstruction, training_data
 from mli_check.settings import ModelSetting
 from mli_check.states import digest, distance
 from mli_check.training import fit as fitting
-from mli_check.training.fit import Fit, fit, network
+from mli_check.training.fit import _AUGMENTATION, Fit, fit, network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -601,3 +601,11 @@ def test_the_data_are_left_as_they_were() -> None:
     before = digest({"inputs": given.inputs, "targets": given.targets})
     fit(tiny_setting(), given)
     assert digest({"inputs": given.inputs, "targets": given.targets}) == before
+
+
+@pytest.mark.parametrize("seed", [0, 7, -3, 2**40])
+def test_augmentation_is_drawn_from_a_stream_of_its_own(seed: int) -> None:
+    """torch's generator reads the lowest 32 bits of a seed, so that an offset above them would change nothing."""
+    streams = [torch.Generator().manual_seed(seed + offset) for offset in (0, _AUGMENTATION)]
+    first, second = (torch.randint(2**31, (20,), generator=stream) for stream in streams)
+    assert not torch.equal(first, second)

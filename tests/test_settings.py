@@ -323,6 +323,8 @@ def test_an_autoencoder_has_no_labels_to_be_random() -> None:
     assert setting(**trained).reconstructs
     with pytest.raises(OptionError, match=r"label_noise=0\.5 goes with classes"):
         setting(**trained, data={"label_noise": 0.5})
+    with pytest.raises(OptionError, match="not its targets"):
+        setting(model=trained["model"], recipe=trained["recipe"] | {"augmentation": "crop"})
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def test_at_most_says_how_many_networks_would_decide() -> None:
 def test_at_most_gives_the_mean_of_too_few_networks_and_how_many_it_wants() -> None:
     found = at_most([0.1, 0.3, float("nan")], 0.5, "size")
     assert (found.verdict, found.figure.value, found.needed) == (OPEN, pytest.approx(0.2), 10)
-    assert found.reason == "2 networks with a finite value of 3; at least 10 decide"
+    assert found.reason == "2 of 3 networks have a finite value; all must, and at least 10"
+    assert at_most([float("nan")] + [0.1] * 10, 0.5, "size").needed is None
 
 
 # usually

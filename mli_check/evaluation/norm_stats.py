@@ -32,9 +32,11 @@ class NormStats:
         """How the path itself treats the statistics: what it sets is overwritten by a recalibration."""
         return "interpolate" if self.policy == "interpolate" else "freeze"
 
-    def to(self, device: torch.device) -> NormStats:
-        """The same policy with its calibration data on a device, as the network sees them."""
-        return self if self.calibration is None else replace(self, calibration=self.calibration.to(device).normalised())
+    def to(self, device: torch.device, dtype: torch.dtype) -> NormStats:
+        """The same policy with its calibration data on a device, pixels as a network of `dtype` sees them."""
+        if self.calibration is None:
+            return self
+        return replace(self, calibration=self.calibration.to(device).normalised(dtype))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> NormStats:
         """The same policy with `change` applied to its calibration data."""

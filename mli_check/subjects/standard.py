@@ -27,16 +27,19 @@ _DEEP_RECIPE = Recipe(
 )  # fmt: skip
 _WIDTHS = "hidden widths of 1024, batches of 128"
 _VGG8_LAYERS = "5 convolutions of 64 to 512 channels and 3 linear layers, batches of 128, no augmentation"
+_PAIR = "vgg8-cifar10"  # the group of two subjects that T5 and T6 compare
 _CIFAR = "batches of 128, random crops and mirror images"
 
 
-def _standard(name: str, title: str, data: str, model: ModelSetting, recipe: Recipe, choices: str) -> Subject:
+def _standard(
+    name: str, title: str, data: str, model: ModelSetting, recipe: Recipe, choices: str, group: str = ""
+) -> Subject:
     deep = model.name != "fcn"
     return Subject(
         name=name,
         title=title,
         scale="standard",
-        group=name,
+        group=group or name,
         setting=setting(data, model, recipe),
         test_examples=5000 if deep else 0,
         calibration_examples=1000 if model.batch_norm else 0,
@@ -59,8 +62,8 @@ STANDARD = (
     _standard("vgg16-bn-cifar10", "VGG16 with BN on CIFAR-10", "cifar10", VGG16_BN, _DEEP_RECIPE, _CIFAR),
     _standard("resnet20-cifar10", "ResNet20 with BN on CIFAR-10", "cifar10", RESNET20, _DEEP_RECIPE, _CIFAR),
     _standard("resnet20-cifar100", "ResNet20 with BN on CIFAR-100", "cifar100", RESNET20, _DEEP_RECIPE, _CIFAR),
-    _standard("vgg8-cifar10", "VGG8 without BN on CIFAR-10", "cifar10", VGG8, _VGG8_RECIPE, _VGG8_LAYERS),
-    _standard("vgg8-bn-cifar10", "VGG8 with BN on CIFAR-10", "cifar10", VGG8_BN, _VGG8_RECIPE, _VGG8_LAYERS),
+    _standard("vgg8-cifar10", "VGG8 without BN on CIFAR-10", "cifar10", VGG8, _VGG8_RECIPE, _VGG8_LAYERS, _PAIR),
+    _standard("vgg8-bn-cifar10", "VGG8 with BN on CIFAR-10", "cifar10", VGG8_BN, _VGG8_RECIPE, _VGG8_LAYERS, _PAIR),
     _standard("vgg8-svhn", "VGG8 without BN on SVHN", "svhn", VGG8, _VGG8_RECIPE, _VGG8_LAYERS),
     _RESNET8_CIFAR10,
     _standard("fcn4-mnist", "FCN4 on MNIST", "mnist", FCN4, _FCN4_RECIPE, _WIDTHS),

@@ -13,17 +13,17 @@ def at_most(values: Sequence[float], limit: float, label: str) -> Ruling:
     """Judge "this is small": the mean over networks is at most `limit`.
 
     `reproduced` if the 95% interval of the mean lies at or below the limit for at least 10 networks; `not reproduced`
-    if it lies above, which needs as many; else `inconclusive`.
+    if it lies above, which needs as many; else, and where any network has no finite value, `inconclusive`.
     """
     details: dict[str, Detail] = {"networks": len(values), "limit": limit}
     if not usable(values):
         finite = [value for value in values if math.isfinite(value)]
-        reason = f"{len(finite)} networks with a finite value of {len(values)}; at least {FEWEST_NETWORKS} decide"
+        have = f"{len(finite)} of {len(values)} networks have a finite value"
         return Ruling(
             verdict=Verdict.INCONCLUSIVE,
-            reason=reason,
+            reason=f"{have}; all must, and at least {FEWEST_NETWORKS}",
             figure=Figure(label=label, value=sum(finite) / len(finite) if finite else None),
-            needed=FEWEST_NETWORKS if finite else None,
+            needed=FEWEST_NETWORKS if finite and len(values) < FEWEST_NETWORKS else None,
             needed_unit="networks",
             details=details,
         )

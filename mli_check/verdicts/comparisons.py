@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from mli_check.statistics import Interval, Verdict, mean_interval, paired_proportions
 from mli_check.verdicts.ruling import FEWEST_NETWORKS, LEVEL, Detail, Figure, Ruling, enough, interval_figure, usable
 
-LEAST_SHIFT = 0.02  # one step of 51 points: no smaller change of a plateau is of interest
+LEAST_SHIFT = 0.02  # of alpha (one step of 51 points), or of error (2 points): no smaller change is of interest
 LEAST_EXCESS = 0.10  # ten networks in a hundred: no smaller change of a rate is of interest
 
 
