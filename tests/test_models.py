@@ -512,7 +512,7 @@ def test_weights_come_from_the_global_generator(init: str) -> None:
         ({"name": "vgg"}, "unknown variant of vgg ''"),
         ({"name": "vgg", "variant": "11"}, "Known: 16, 19, 8, tiny."),
         ({"name": "lenet", "variant": "tinny"}, "unknown variant of lenet 'tinny'. Did you mean `'tiny'`? Known: '',"),
-        ({"name": "resnet", "variant": "18"}, "unknown variant of resnet '18'. Did you mean `8`? Known: 20, 32, 8."),
+        ({"name": "resnet", "variant": "18"}, "resnet '18'. Did you mean `8`? Known: 20, 32, 8, 8-narrow."),
         ({"name": "resnet"}, "unknown variant of resnet ''"),
         ({"name": "fcn", "hidden": (4,), "activation": "tahn"}, "unknown activation 'tahn'. Did you mean `tanh`?"),
         ({"name": "lenet", "activation": "gelu"}, "unknown activation 'gelu'"),
