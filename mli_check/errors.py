@@ -54,3 +54,19 @@ class ReportError(MliCheckError):
 
 class DamagedRunWarning(UserWarning):
     """A stored run did not match its checksums, was set aside and is trained again."""
+
+
+class TraceError(MliCheckError):
+    """A network cannot be traced into a graph of operations."""
+
+
+class UnknownOperationError(TraceError):
+    """The graph holds an operation whose behaviour under scaling is not known."""
+
+
+class SymmetryError(MliCheckError):
+    """The network has no such scale symmetry; `equations` are those that stand in its way."""
+
+    def __init__(self, message: str, equations: Iterable[object] = ()) -> None:
+        super().__init__(message)
+        self.equations = tuple(equations)

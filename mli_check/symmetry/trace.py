@@ -1,0 +1,172 @@
+"""From a network to its graph of operations: torch.export's raw graph, with names that its author would know.
+
+The raw graph keeps batch_norm, layer_norm and attention whole. It is taken as it is: nothing is decomposed or run.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from mli_check.errors import OptionError, TraceError
+
+Example: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced network: its operations in order, and what each placeholder of the graph stands for."""
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, str]  # placeholder -> the parameter's or buffer's name, one name for tied ones
+    parameters: tuple[str, ...]  # in the order of the state, tied ones once
+    aliases: Mapping[str, str]  # every other name of a tied tensor -> its first name
+    shapes: Mapping[str, tuple[int, ...]]
+    outputs: tuple[tuple[str, Node], ...]
+
+
+def trace(model: nn.Module, example: Example) -> Program:
+    """Trace `model` in its own train or eval mode on an example input: a tensor, a tuple of arguments or a dict.
+
+    The model, its buffers and the random number generators are left as they are. Raises OptionError for a model without
+    parameters, with parameters that are not floating-point or not yet initialised, TraceError where the forward pass
+    cannot be traced; the message quotes the line.
+    """
+    aliases, shapes = _tensors(model)
+    args, kwargs = _arguments(example)
+    with _without_fast_paths(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            exported = torch.export.export(model, args, kwargs, strict=False)
+        except Exception as error:
+            raise TraceError(_explained(error)) from error
+    signature = exported.graph_signature
+    names = {
+        spec.arg.name: aliases.get(str(spec.target), str(spec.target))
+        for spec in signature.input_specs
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)
+    }
+    graph = exported.graph
+    return Program(
+        nodes=tuple(graph.nodes),
+        tensors=names,
+        parameters=tuple(name for name, _ in model.named_parameters() if name not in aliases),
+        aliases=aliases,
+        shapes=shapes,
+        outputs=_outputs(exported),
+    )
+
+
+def _tensors(model: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Names of tied tensors, and the shapes of all. Two parameters on the same memory are tied, if of one shape."""
+    if not isinstance(model, nn.Module):
+        raise OptionError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    first: dict[object, str] = {}
+    aliases: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        if nn.parameter.is_lazy(tensor):
+            raise OptionError(f"`{name}` is not initialised yet; call the model once before asking for its symmetries")
+        shapes[name] = tuple(tensor.shape)
+        memory = (tensor.data_ptr(), tensor.shape) if tensor.numel() and tensor.device.type != "meta" else id(tensor)
+        if memory in first:
+            aliases[name] = first[memory]
+        else:
+            first[memory] = name
+    found = dict(model.named_parameters())
+    if not found:
+        raise OptionError("the model has no parameters, so there is nothing to scale; pass a network with weights")
+    for name, tensor in found.items():
+        if not tensor.is_floating_point():
+            raise OptionError(
+                f"`{name}` has dtype {tensor.dtype}; scales are defined for floating-point parameters, so pass the "
+                "network before it was quantised or made complex"
+            )
+    return aliases, shapes
+
+
+def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Tensor):
+        return (example,), {}
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, Sequence) and not isinstance(example, str):
+        return tuple(example), {}
+    raise OptionError(
+        f"the example input must be a tensor, a tuple of arguments or a dict of them, got {type(example).__name__}"
+    )
+
+
+class _without_fast_paths:  # noqa: N801 - a context manager, named like one
+    """torch fuses a whole attention layer into one operation where it can; here its parts have to be seen."""
+
+    def __enter__(self) -> None:
+        self.before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.mha.set_fastpath_enabled(self.before)
+
+
+def _explained(error: Exception) -> str:
+    """What went wrong in the user's own lines: the last frame of the traceback that is neither torch's nor ours."""
+    ours, theirs = str(Path(__file__).parent), str(Path(torch.__file__).parent)
+    outside = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((ours, theirs, "<")) and "torch/" not in frame.filename
+    ]
+    line = f"at {Path(outside[-1].filename).name}, line {outside[-1].lineno}: `{outside[-1].line}`" if outside else ""
+    reason = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
+    branches = "data-dependent" in str(error) or "Dynamic control flow" in str(error)
+    advice = (
+        "Control flow that depends on the values of tensors has no single graph: take that branch out, or pass the "
+        "part of the network behind it."
+        if branches
+        else "Check that the example input fits the model, as in model(input)."
+    )
+    return f"the network cannot be traced {line}\n  {reason}\n{advice}"
+
+
+def _outputs(exported: Any) -> tuple[tuple[str, Node], ...]:
+    """The tensors that the model returns, by their place in what it returns."""
+    flat = next(node for node in exported.graph.nodes if node.op == "output").args[0]
+    kept = list(flat)[-len(exported.graph_signature.user_outputs) :]  # buffers that were written come first
+    tree = torch.utils._pytree.tree_unflatten(list(range(len(kept))), exported.call_spec.out_spec)
+    paths = torch.utils._pytree.tree_flatten_with_path(tree)[0]
+    names = {index: f"the output{torch.utils._pytree.keystr(path)}" for path, index in paths}
+    return tuple((names[index], node) for index, node in enumerate(kept) if isinstance(node, Node))
+
+
+def module_of(node: Node) -> tuple[str, str]:
+    """The module that an operation stands in: its dotted name and its class's name."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return "", ""
+    name, kind = stack[-1]
+    return name.removeprefix("L['self']").lstrip("."), (kind if isinstance(kind, str) else kind.__name__)
+
+
+def place_of(node: Node) -> str:
+    """Where an operation stands, for a message: `layer1.0` (BasicBlock)."""
+    name, kind = module_of(node)
+    kind = kind.rpartition(".")[2]
+    return f"`{name}` ({kind})" if name else f"the model's own forward ({kind})" if kind else "the model's own forward"
+
+
+def source_of(node: Node) -> str:
+    """The line of source that an operation comes from, without folders."""
+    lines = (node.meta.get("stack_trace") or "").strip().splitlines()
+    found = [index for index, line in enumerate(lines) if line.strip().startswith("File ")]
+    if not found:
+        return ""
+    head, code = lines[found[-1]].strip(), " ".join(line.strip() for line in lines[found[-1] + 1 :])
+    file, _, rest = head.removeprefix('File "').partition('"')
+    return f"{Path(file).name}{rest.partition(', in')[0]}: `{code}`"
