@@ -12,25 +12,35 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Curve": "curves",
-    "Dataset": "data",
     "DataSetting": "settings",
+    "Dataset": "data",
     "LinearPath": "paths",
     "MliCheckError": "errors",
     "ModelSetting": "settings",
     "Plane": "paths",
     "Recipe": "settings",
+    "RectifiedPath": "paths",
     "Run": "runs",
     "ScaledPath": "paths",
     "Setting": "settings",
     "Span": "paths",
     "Store": "runs",
     "Surface": "curves",
+    "Symmetries": "symmetry.group",
     "Verdict": "statistics",
     "evaluate": "evaluation.front",
     "evaluate_many": "evaluation.front",
+    "gsi": "symmetry.rescale",
     "load_dataset": "data",
     "load_state": "states",
+    "nsi": "symmetry.rescale",
+    "register_rule": "symmetry.call",
+    "rsi": "symmetry.rescale",
+    "scale_symmetries": "symmetry.group",
+    "temperature": "symmetry.rescale",
     "train": "runs",
+    "vsi": "symmetry.rescale",
+    "with_eta": "symmetry.rescale",
 }
 
 __all__ = sorted(["__version__", *_HOME])
@@ -45,6 +55,7 @@ if TYPE_CHECKING:
     from mli_check.evaluation.front import evaluate_many as evaluate_many
     from mli_check.paths import LinearPath as LinearPath
     from mli_check.paths import Plane as Plane
+    from mli_check.paths import RectifiedPath as RectifiedPath
     from mli_check.paths import ScaledPath as ScaledPath
     from mli_check.paths import Span as Span
     from mli_check.runs import Run as Run
@@ -56,6 +67,15 @@ if TYPE_CHECKING:
     from mli_check.settings import Setting as Setting
     from mli_check.states import load_state as load_state
     from mli_check.statistics import Verdict as Verdict
+    from mli_check.symmetry.call import register_rule as register_rule
+    from mli_check.symmetry.group import Symmetries as Symmetries
+    from mli_check.symmetry.group import scale_symmetries as scale_symmetries
+    from mli_check.symmetry.rescale import gsi as gsi
+    from mli_check.symmetry.rescale import nsi as nsi
+    from mli_check.symmetry.rescale import rsi as rsi
+    from mli_check.symmetry.rescale import temperature as temperature
+    from mli_check.symmetry.rescale import vsi as vsi
+    from mli_check.symmetry.rescale import with_eta as with_eta
 
 
 def __getattr__(name: str) -> Any:

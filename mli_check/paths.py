@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mli_check.errors import OptionError, UnknownNameError
 from mli_check.states import State, check_same, is_running_statistic
+from mli_check.symmetry import Symmetries, rectified
 
 Point = tuple[float, ...]
 Coefficients = tuple[float, ...]
@@ -139,6 +140,33 @@ class ScaledPath(Span):
     def tensor_coefficients(self, point: Point) -> Mapping[str, Coefficients]:
         """Powers for `exponents`."""
         return {name: (_power(point[0], k),) for name, k in self.exponents.items()}
+
+
+class RectifiedPath(ScaledPath):
+    """RSI(final, alpha): every weight times alpha, every other tensor times alpha**k (Tao et al. 2024, Eq. 13 to 14).
+
+    The exponents come from the network's scale symmetries: in a chain k counts the layers up to a bias. For alpha > 0
+    the output is that of `final` times a positive factor, so the error is flat; the loss is at `temperature(point)`.
+    Raises StateMismatchError for a state of another network, SymmetryError where the weights cannot all take alpha.
+    """
+
+    def __init__(self, final: State, symmetries: Symmetries) -> None:
+        symmetries.check(final)
+        exponents = rectified(symmetries)
+        names = {name: symmetries.aliases.get(name, name) for name in final}
+        super().__init__(
+            final, exponents={name: exponents[first] for name, first in names.items() if first in exponents}
+        )
+        self.symmetries = symmetries
+        self.label = "RectifiedPath"
+
+    def temperature(self, point: Point | float) -> float:
+        """What the logits are multiplied by at a point (Eq. 11). Raises OptionError at alpha = 0, where all are equal."""
+        alpha = point if isinstance(point, int | float) else point[0]
+        if not alpha > 0:
+            raise OptionError(f"RSI has a temperature for alpha > 0, got {alpha}")
+        names = self.symmetries.tensors
+        return self.symmetries.output_factor({name: alpha ** self.exponents[name] for name in names})
 
 
 class Plane(Span):

@@ -33,6 +33,8 @@ HOUSE = (
     "training",
     "run_files",
     "runs",
+    "symmetry",
+    "strategies",
     "paths",
     "curves",
     "evaluation",

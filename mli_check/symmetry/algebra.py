@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd, lcm
 
-from sympy import QQ
-from sympy.polys.matrices import DomainMatrix
+from sympy import QQ  # type: ignore[import-untyped]
+from sympy.polys.matrices import DomainMatrix  # type: ignore[import-untyped]
 
 from mli_check.symmetry.forms import Equation
 

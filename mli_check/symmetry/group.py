@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
@@ -17,7 +16,8 @@ import mli_check.symmetry.rules  # noqa: F401 - fills the table of rules
 from mli_check.errors import OptionError, StateMismatchError, SymmetryError, UnknownNameError
 from mli_check.states import State
 from mli_check.symmetry.algebra import TOLERANCE, Solution, Vector, independent, null_space, solve
-from mli_check.symmetry.constraints import Layer, Normalisation, Walk, walk
+from mli_check.symmetry.call import Layer, Normalisation, Walk
+from mli_check.symmetry.constraints import walk
 from mli_check.symmetry.forms import Equation, Form, Violation
 from mli_check.symmetry.trace import Example, Program, trace
 from mli_check.symmetry.values import Value
@@ -127,13 +127,15 @@ class Symmetries:
         OptionError where a product leaves the range of its dtype.
         """
         given = self.factors(factors)
-        self._check(state)
+        self.check(state)
         scaled = {}
         for name, tensor in state.items():
             factor = given.get(self.aliases.get(name, name), 1.0)
             scaled[name] = tensor.detach().clone() if factor == 1.0 else tensor.detach() * factor
             if factor != 1.0 and not torch.isfinite(scaled[name]).all() and torch.isfinite(tensor).all():
-                raise OptionError(f"`{name}` times {factor:g} leaves the range of {tensor.dtype}; take a smaller factor")
+                raise OptionError(
+                    f"`{name}` times {factor:g} leaves the range of {tensor.dtype}; take a smaller factor"
+                )
         return scaled
 
     def factors(self, factors: Mapping[str, float]) -> Factors:
@@ -166,10 +168,10 @@ class Symmetries:
         return found
 
     def complete(self, partial: Mapping[str, float]) -> Factors:
-        """An element with the given factors, which changes of the other tensors as few as it must.
+        """An element with the given factors; of the other tensors it leaves at 1 what the equations leave free.
 
-        Biases and shifts follow first, then weights, the last ones of the network before the first. Raises SymmetryError
-        with the equations that contradict one another where there is none.
+        Biases and shifts adapt first, then weights, the network's last ones before its first. Raises SymmetryError with
+        the equations that contradict one another where there is none.
         """
         given = self.factors(partial)
         solved = self.solved(given, [name for name in self._order if name not in given])
@@ -197,7 +199,7 @@ class Symmetries:
         name = next(iter(self.outputs)) if output is None else output
         if name not in self.outputs:
             raise UnknownNameError("output", name, self.outputs)
-        return 2.0 ** self.outputs[name].at(self.logs(factors))
+        return float(2.0 ** self.outputs[name].at(self.logs(factors)))
 
     def eta_factors(self, factors: Mapping[str, float]) -> Factors:
         """What eta has to be multiplied by in every normalisation, by module, to make the symmetry exact with eta > 0.
@@ -231,7 +233,8 @@ class Symmetries:
         """What adapts first: biases and the like, then the weights from the last one back to the first."""
         return [*(name for name in self.tensors if name not in self.weights), *reversed(self.weights)]
 
-    def _check(self, state: State) -> None:
+    def check(self, state: State) -> None:
+        """Raise StateMismatchError, listing all differences, for a state that is not of this network."""
         lines = [f"`{name}` is missing" for name in (*self.tensors, *self.aliases) if name not in state]
         for name, tensor in state.items():
             if name not in self.shapes:
@@ -252,9 +255,7 @@ class Symmetries:
         )
 
 
-def scale_symmetries(
-    model: nn.Module, example: Example, *, output: Literal["fixed", "free"] = "fixed"
-) -> Symmetries:
+def scale_symmetries(model: nn.Module, example: Example, *, output: Literal["fixed", "free"] = "fixed") -> Symmetries:
     """All per-tensor scale symmetries of a network, in its present train or eval mode.
 
     `example` is an input: a tensor, a tuple of arguments, or a dict of them; only its shapes and dtypes matter, and a

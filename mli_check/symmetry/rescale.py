@@ -68,7 +68,7 @@ def nsi(symmetries: Symmetries, factors: Mapping[str, float]) -> Factors:
 
 
 def temperature(symmetries: Symmetries, factors: Mapping[str, float]) -> float:
-    """The softmax temperature that gives the original cross-entropy back: what the logits are multiplied by (Eq. 11)."""
+    """The softmax temperature that gives the cross-entropy back: what the logits are multiplied by (Eq. 11)."""
     return symmetries.output_factor(factors)
 
 
@@ -107,8 +107,11 @@ def _weights(symmetries: Symmetries, factors: Mapping[str, float]) -> Factors:
     if not isinstance(factors, Mapping) or not factors:
         raise OptionError(f"`factors` must map at least one layer to a positive factor, got {factors!r}")
     names = {weight.removesuffix(".weight"): weight for weight in symmetries.weights}
-    names |= {other.removesuffix(".weight"): names[first.removesuffix(".weight")]
-              for other, first in symmetries.aliases.items() if first.removesuffix(".weight") in names}
+    names |= {
+        other.removesuffix(".weight"): names[first.removesuffix(".weight")]
+        for other, first in symmetries.aliases.items()
+        if first.removesuffix(".weight") in names
+    }
     given: Factors = {}
     for layer, factor in factors.items():
         weight = names.get(str(layer).removesuffix(".weight"))
@@ -131,7 +134,9 @@ def _solved(
     """The element with these weights' factors and all other weights at 1, but for those that restore."""
     if restore not in ("next", "output", "normalisation", None):
         raise UnknownNameError("way to restore", str(restore), ("next", "output", "None"))
-    group, restoring, more = symmetries.free, [], []
+    group = symmetries.free
+    restoring: list[str] = []
+    more: list[Equation] = []
     if restore == "next":
         restoring, more = _next(symmetries, given)
     elif restore == "output":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mli_check.symmetry.constraints import Call, register_rule
+from mli_check.symmetry.call import Call, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.values import Offset, Value, along
 
@@ -32,7 +32,9 @@ def attention(call: Call) -> Value:
         call.demand_fixed(mask)
     dropped = bool(call.get("dropout_p"))
     if dropped:
-        call.walk.note("dropout is active: the symmetries hold when the same mask is drawn; model.eval() switches it off")
+        call.walk.note(
+            "dropout is active: the symmetries hold when the same mask is drawn; model.eval() switches it off"
+        )
     features = {tokens, tokens + 1}
     passed = call.uniform(
         call.settled(value, lambda offset: not dropped and along(offset, value.shape, [tokens])), features

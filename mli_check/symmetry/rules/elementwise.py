@@ -6,8 +6,9 @@ A positively homogeneous activation keeps the scale, f(a x) = a f(x) for a > 0; 
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
-from mli_check.symmetry.constraints import Call, Layer, constant, register_rule
+from mli_check.symmetry.call import Call, Layer, constant, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.values import Offset, Piece, Value
 
@@ -36,9 +37,7 @@ def aligned(call: Call, first: Value, second: Value) -> tuple[Value, Value]:
     size = first.shape[dim]
     cuts = sorted({0, size} | set(_ends(first, size)) | set(_ends(second, size)))
     return tuple(  # type: ignore[return-value]
-        value.replaced(
-            pieces=tuple((end - start, _at(value, start)) for start, end in zip(cuts, cuts[1:], strict=False)), dim=dim
-        )
+        value.replaced(pieces=tuple((end - start, _at(value, start)) for start, end in pairwise(cuts)), dim=dim)
         for value in (first, second)
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mli_check.symmetry.constraints import Call, register_rule
+from mli_check.symmetry.call import Call, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.rules.elementwise import added, weigh
 from mli_check.symmetry.values import Offset, Piece, Value

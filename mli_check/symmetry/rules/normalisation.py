@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mli_check.symmetry.constraints import Call, Normalisation, register_rule
+from mli_check.symmetry.call import Call, Normalisation, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.rules.elementwise import added, weigh
 from mli_check.symmetry.rules.layers import grouped, without
 from mli_check.symmetry.trace import module_of
 from mli_check.symmetry.values import Offset, Value, along
-
 
 
 def normalised(call: Call, value: Value, pieces_free: Iterable[int]) -> Value:

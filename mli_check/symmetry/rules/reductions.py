@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
-from mli_check.symmetry.constraints import Call, Result, register_rule
+from mli_check.symmetry.call import Call, Result, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.rules.layers import without
 from mli_check.symmetry.values import Offset, Value, along

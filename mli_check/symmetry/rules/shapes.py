@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mli_check.symmetry.constraints import Call, Result, register_rule
+from mli_check.symmetry.call import Call, Result, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.rules.elementwise import framed
 from mli_check.symmetry.rules.layers import without
@@ -242,7 +242,9 @@ def _joined(call: Call, values: list[Value], dim: int) -> Value:
 
 
 @register_rule("aten::pad", "aten::constant_pad_nd", "aten::reflection_pad1d", "aten::reflection_pad2d")
-@register_rule("aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d", "aten::reflection_pad3d")
+@register_rule(
+    "aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d", "aten::reflection_pad3d"
+)
 def pad(call: Call) -> Value:
     """Zeros, or entries once more, at the ends of the last dimensions."""
     value, widths = call.value("self"), list(call.get("pad", call.get("padding")))
