@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from mli_check.errors import OptionError, UnknownNameError
 from mli_check.states import State, check_same, is_running_statistic
-from mli_check.symmetry import Symmetries, rectified
+
+if TYPE_CHECKING:
+    from mli_check.symmetry import Symmetries
 
 Point = tuple[float, ...]
 Coefficients = tuple[float, ...]
@@ -151,17 +154,17 @@ class RectifiedPath(ScaledPath):
     """
 
     def __init__(self, final: State, symmetries: Symmetries) -> None:
+        from mli_check.symmetry.rescale import rectified  # here, for sympy takes long to load
+
         symmetries.check(final)
         exponents = rectified(symmetries)
-        names = {name: symmetries.aliases.get(name, name) for name in final}
-        super().__init__(
-            final, exponents={name: exponents[first] for name, first in names.items() if first in exponents}
-        )
+        first = {name: symmetries.aliases.get(name, name) for name in final}
+        super().__init__(final, exponents={name: exponents[k] for name, k in first.items() if k in exponents})
         self.symmetries = symmetries
         self.label = "RectifiedPath"
 
     def temperature(self, point: Point | float) -> float:
-        """What the logits are multiplied by at a point (Eq. 11). Raises OptionError at alpha = 0, where all are equal."""
+        """What the logits are multiplied by at a point (Eq. 11). Raises OptionError for alpha = 0, where they tie."""
         alpha = point if isinstance(point, int | float) else point[0]
         if not alpha > 0:
             raise OptionError(f"RSI has a temperature for alpha > 0, got {alpha}")

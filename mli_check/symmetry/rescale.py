@@ -149,7 +149,7 @@ def _solved(
     except SymmetryError as error:
         raise SymmetryError(
             f"{name} does not apply to {', '.join(f'`{weight}`' for weight in given)} here. "
-            f"{_listed(error)}\n{advice or _nearest(group, given)}",
+            f"{_listed(error)}\n{advice or _nearest(symmetries.free if restore is None else symmetries.fixed, given)}",
             error.equations,
         ) from error
     return {tensor: 2.0 ** logs[tensor] for tensor in symmetries.tensors}
@@ -161,15 +161,19 @@ def _listed(error: SymmetryError) -> str:
 
 
 def _nearest(group: Symmetries, given: Factors) -> str:
-    """What `complete` would do instead."""
-    try:
-        found = group.complete(given)
-    except SymmetryError:
-        return "No symmetry has these factors, whatever the other tensors do."
-    moved = {name: factor for name, factor in found.items() if factor != 1.0 and name not in given}
-    shown = ", ".join(f"`{name}` * {factor:g}" for name, factor in list(moved.items())[:6])
+    """What `complete` offers instead: an element that keeps as many of the factors, in their order, as it can."""
+    kept: Factors = {}
+    found = group.complete(kept)
+    for name, factor in given.items():
+        try:
+            found = group.complete({**kept, name: factor})
+        except SymmetryError:
+            continue
+        kept[name] = factor
+    moved = [f"`{name}` * {factor:g}" for name, factor in found.items() if factor != 1.0 and name not in kept]
     rest = f" and {len(moved) - 6} more" if len(moved) > 6 else ""
-    return f"`complete` moves other tensors as well to make it one: {shown}{rest}."
+    names = ", ".join(f"{name!r}: {factor:g}" for name, factor in kept.items())
+    return f"The nearest symmetry, `complete({{{names}}})`, moves {', '.join(moved[:6]) or 'nothing else'}{rest}."
 
 
 def _next(symmetries: Symmetries, given: Factors) -> tuple[list[str], list[Equation]]:

@@ -5,8 +5,10 @@ The raw graph keeps batch_norm, layer_norm and attention whole. It is taken as i
 
 from __future__ import annotations
 
+import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,7 +44,7 @@ def trace(model: nn.Module, example: Example) -> Program:
     """
     aliases, shapes = _tensors(model)
     args, kwargs = _arguments(example)
-    with _without_fast_paths(), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with _quietly_and_whole(), torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             exported = torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
@@ -104,15 +106,21 @@ def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
     )
 
 
-class _without_fast_paths:  # noqa: N801 - a context manager, named like one
-    """torch fuses a whole attention layer into one operation where it can; here its parts have to be seen."""
+@contextmanager
+def _quietly_and_whole() -> Iterator[None]:
+    """torch fuses an attention layer into one operation where it can; here its parts have to be seen.
 
-    def __enter__(self) -> None:
-        self.before = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.mha.set_fastpath_enabled(self.before)
+    Where tracing fails torch logs the graph so far, many lines of it; the error says what a user needs.
+    """
+    log, fused = logging.getLogger("torch.fx.experimental.symbolic_shapes"), torch.backends.mha.get_fastpath_enabled()
+    level = log.level
+    torch.backends.mha.set_fastpath_enabled(False)
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _explained(error: Exception) -> str:
@@ -123,7 +131,7 @@ def _explained(error: Exception) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((ours, theirs, "<")) and "torch/" not in frame.filename
     ]
-    line = f"at {Path(outside[-1].filename).name}, line {outside[-1].lineno}: `{outside[-1].line}`" if outside else ""
+    line = f" at {Path(outside[-1].filename).name}, line {outside[-1].lineno}: `{outside[-1].line}`" if outside else ""
     reason = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
     branches = "data-dependent" in str(error) or "Dynamic control flow" in str(error)
     advice = (
@@ -132,7 +140,7 @@ def _explained(error: Exception) -> str:
         if branches
         else "Check that the example input fits the model, as in model(input)."
     )
-    return f"the network cannot be traced {line}\n  {reason}\n{advice}"
+    return f"the network cannot be traced{line}\n  {reason}\n{advice}"
 
 
 def _outputs(exported: Any) -> tuple[tuple[str, Node], ...]:
