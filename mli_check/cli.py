@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mli_check import __version__, cli_data
+from mli_check import __version__, cli_data, cli_symmetries
 from mli_check.cli_output import print_table
 from mli_check.errors import MliCheckError, OptionError, UnknownNameError
 from mli_check.locations import RESULTS
@@ -32,6 +32,7 @@ app = typer.Typer(
 runs_app = typer.Typer(help="The store of trained networks.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
 app.add_typer(cli_data.app, name="data")
+app.command()(cli_symmetries.symmetries)
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Folder of trained networks ($MLI_CHECK_STORE, else the user's cache).")

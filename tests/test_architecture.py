@@ -46,11 +46,13 @@ HOUSE = (
     "launch",
     "pytest_plugin",
     "cli_output",
+    "factories",
     "cli_data",
+    "cli_symmetries",
     "cli",
 )
 # What these import inside functions may be anything: they start quickly so.
-AT_LOAD_ONLY = ("pytest_plugin", "cli_output", "cli_data", "cli")
+AT_LOAD_ONLY = ("pytest_plugin", "cli_output", "cli_data", "cli_symmetries", "cli")
 LONGEST_FILE = 320
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "altair")
 

@@ -36,13 +36,13 @@ def null_space(equations: Sequence[Equation], columns: Sequence[str]) -> list[Ve
     """A basis of all log-scales that satisfy the equations, in whole numbers without a common divisor.
 
     Earlier columns are expressed by later ones: every vector belongs to one tensor that is free, as late in `columns`
-    as can be.
+    as can be, the last one first.
     """
     place = {name: index for index, name in enumerate(columns)}
     rows = [{place[name]: k for name, k in equation.form.terms.items()} for equation in equations]
     reduced, pivots = _eliminated(rows, len(columns))
     basis = []
-    for free in sorted(set(range(len(columns))) - set(pivots)):
+    for free in sorted(set(range(len(columns))) - set(pivots), reverse=True):
         vector = {columns[free]: Fraction(1)}
         for row, pivot in zip(reduced, pivots, strict=True):
             if free in row:

@@ -192,6 +192,12 @@ class Symmetries:
             )
         return dict.fromkeys(self.tensors, 0.0) | found.logs
 
+    def reach(self, factors: Mapping[str, float]) -> float:
+        """The largest |log2| of what the factors multiply a tensor or a layer's result by: how far exponents move."""
+        logs = self.logs(factors)
+        inside = [form.at(logs) for layer in self.layers for form in layer.after]
+        return max(map(abs, (*logs.values(), *inside)), default=0.0)
+
     def output_factor(self, factors: Mapping[str, float], output: str | None = None) -> float:
         """What the factors multiply the output by; with several outputs name one of `outputs`."""
         if output is None and len(self.outputs) != 1:

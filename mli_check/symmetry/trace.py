@@ -110,16 +110,20 @@ def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _quietly_and_whole() -> Iterator[None]:
     """torch fuses an attention layer into one operation where it can; here its parts have to be seen.
 
-    Where tracing fails torch logs the graph so far, many lines of it; the error says what a user needs.
+    What torch logs while it traces is held back: a user has the error, and under pytest, which listens to everything,
+    the thousands of lines would take longer than the tracing.
     """
-    log, fused = logging.getLogger("torch.fx.experimental.symbolic_shapes"), torch.backends.mha.get_fastpath_enabled()
-    level = log.level
+    fused = torch.backends.mha.get_fastpath_enabled()
+    logs = [logging.getLogger(name) for name in ("torch.__trace", "torch.fx.experimental.symbolic_shapes")]
+    before = [log.disabled for log in logs]
     torch.backends.mha.set_fastpath_enabled(False)
-    log.setLevel(logging.CRITICAL)
+    for log in logs:
+        log.disabled = True
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, disabled in zip(logs, before, strict=True):
+            log.disabled = disabled
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
