@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -60,7 +59,7 @@ def test_powers_of_two_change_no_bit(network: Network, mode: str, data: st.DataO
 @on_networks
 @given(network=networks(), mode=modes, data=st.data())
 def test_other_factors_stay_within_rounding(network: Network, mode: str, data: st.DataObject) -> None:
-    """The bound is in the depth, the unit roundoff and the outputs' sensitivity to the weights; see `rounding_bound`."""
+    """The bound, in depth, unit roundoff and sensitivity to the weights, is that of `rounding_bound`."""
     model, inputs = prepared(network, mode), data.draw(inputs_for(network))
     group = scale_symmetries(model, inputs)
     for elements in (group.exact, group):
