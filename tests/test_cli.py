@@ -207,3 +207,42 @@ def test_claims_are_put_in_the_order_of_their_subjects(tmp_path: Path, scales: l
     order = [subject.name for subject in subjects.SUBJECTS if subject.scale in scales]
     assert set(listed) == set(order)
     assert listed == sorted(listed, key=order.index)
+
+
+# symmetries
+
+
+def test_symmetries_prints_dimension_basis_and_what_alpha_theta_violates(tmp_path: Path) -> None:
+    done = mli_check("symmetries", "--model", "torchvision.models:resnet18", "--input", "2,3,64,64", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "dimension   32 with the output fixed, 33 with the output free" in done.stdout
+    assert "\n  conv1.weight*a\n" in done.stdout
+    tail = done.stdout.split("alpha*theta violates ")[1].splitlines()
+    assert tail[0] == "2 equations (at alpha = 1/2)"
+    assert tail[1].startswith("  `fc.bias` must scale as 1/4 here, alpha*theta scales it as 1/2")
+    assert tail[2].startswith("  the output must scale as 1 here, alpha*theta scales it as 1/4")
+
+
+def test_symmetries_takes_a_model_of_the_current_folder_and_prints_json(tmp_path: Path) -> None:
+    lines = (
+        "from torch import nn",
+        "def tokens(): return nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2, bias=False))",
+        "ready = nn.Linear(3, 2)",
+    )
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    done = mli_check("symmetries", "--model", "mine:tokens", "--input", "2,7:int", "--json", folder=tmp_path)
+    found = json.loads(done.stdout)
+    assert found["basis"] == [{"0.weight": "1", "1.weight": "-1"}]
+    assert (found["dimension"], found["dimension_free"], found["mode"]) == (1, 2, "train")
+    assert [one["what"] for one in found["alpha_theta_violates"]] == ["the output"]
+    done = mli_check("symmetries", "--model", "mine:ready", "--input", "2,3", "--mode", "eval", folder=tmp_path)
+    assert "mine:ready, eval mode, input 2,3" in done.stdout
+    assert "dimension   0 with the output fixed, 1 with the output free" in done.stdout
+
+
+def test_symmetries_says_what_is_wrong_on_one_line_of_standard_error(tmp_path: Path) -> None:
+    words = ("symmetries", "--model", "torchvision.models:resnet19", "--input", "2,3,64,64")
+    done = mli_check(*words, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: 'torchvision.models' has no 'resnet19'")
+    assert "Traceback" not in done.stderr
