@@ -20,9 +20,13 @@ def test_a_class_or_function_is_called_and_a_module_taken_as_it_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "some_models.py").write_text(
-        "from torch import nn\nclass Zoo:\n    small = nn.Linear(3, 2)\n    large = staticmethod(lambda: nn.Linear(9, 9))\n"
+    lines = (
+        "from torch import nn",
+        "class Zoo:",
+        "    small = nn.Linear(3, 2)",
+        "    large = staticmethod(lambda: nn.Linear(9, 9))",
     )
+    (tmp_path / "some_models.py").write_text("\n".join(lines))
     assert isinstance(load_model("torch.nn:Identity"), nn.Identity)
     assert load_model("some_models:Zoo.small") is load_model("some_models:Zoo.small")
     large = load_model("some_models:Zoo.large")
