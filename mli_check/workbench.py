@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mli_check import states
 from mli_check.curves import Curve
@@ -22,11 +26,16 @@ from mli_check.settings import Setting
 from mli_check.statistics import RiseTest
 from mli_check.subjects import Subject
 from mli_check.training.fit import network
-from mli_check.verdicts import level_for
+from mli_check.verdicts import Constancy, compare, level_for
+
+if TYPE_CHECKING:
+    from mli_check.symmetry import Symmetries
 
 UNRELATED = 1_000_000  # added to a network's seed for an initialisation that it was not trained from
 LEFT_ENDS = {"own": "own initialisation", "unrelated": "unrelated initialisation", "zero": "zero"}
 NOISY = {"plus": 1.0, "minus": -1.0}  # left ends theta_F + theta_0 and theta_F - theta_0
+POWERS = (1 / 64, 1 / 16, 1 / 2, 1.0)  # multiplying by these rounds nothing
+SCALES = sorted({0.0, 0.02, 0.04, 0.1, 0.14, 0.2, 0.3, *POWERS})  # beside them of the 50 steps: dense where curves fall
 
 
 def check_device(device: str) -> None:
@@ -45,6 +54,7 @@ class Workbench:
         self._where = torch.device(device)
         self._curves: dict[tuple[int, str, str | None], Curve] = {}
         self._loss_curves: dict[str, Curve] = {}
+        self._scaled_curves: dict[tuple[str, tuple[tuple[str, float], ...], bool], Curve] = {}
         self._runs: dict[str, Run] = {}
 
     @property
@@ -138,16 +148,62 @@ class Workbench:
         """Training loss over the whole training set from theta_0 to theta_F of a run."""
         digest = run.setting.digest
         if digest not in self._loss_curves:
-            self._loss_curves[digest] = evaluate(
-                self.model,
-                LinearPath(self._here(run.init), self._here(run.final)),
-                self.train,
-                self.subject.points,
+            self._loss_curves[digest] = self.loss_on_line(run.init, run.final)
+        return self._loss_curves[digest]
+
+    def loss_on_line(self, init: states.State, final: states.State) -> Curve:
+        """Training loss over the whole training set on the straight line between two states."""
+        return evaluate(  # type: ignore[no-any-return]
+            self.model,
+            LinearPath(self._here(init), self._here(final)),
+            self.train,
+            self.subject.points,
+            calibration=self.calibration,
+            device=self._where,
+            allow_diverged=True,
+        )
+
+    @cached_property
+    def symmetries(self) -> Symmetries:
+        """The scale symmetries of the model, where it has BN with the batch statistics that are recalculated."""
+        from mli_check.symmetry import scale_symmetries  # here, for sympy takes long to load
+
+        return scale_symmetries(copy.deepcopy(self.model).train(), self.train.rows(slice(0, 2)).cpu())
+
+    def scaled_curve(self, path: ScaledPath, *, eta_follows: bool = False) -> Curve:
+        """Test error and outputs at the SCALES of a path from zero, BN statistics recalculated.
+
+        With `eta_follows`, the eta of every BN takes the power of alpha that the variance beside it takes: what holds
+        for eta = 0 (Tao et al. 2024, Eq. 18) is then exact.
+        """
+        key = (states.digest(path.final), tuple(sorted(path.exponents.items())), eta_follows)
+        if key not in self._scaled_curves:
+            model, final, exponents = self.model, self._here(path.final), dict(path.exponents)
+            if eta_follows:
+                model = with_eta_as_tensor(self.model)
+                final = self._here(model.state_dict() | dict(final))
+                factors = {name: 2.0 ** exponents.get(name, 1.0) for name in self.symmetries.tensors}
+                followed = self.symmetries.eta_factors(factors)
+                exponents |= {f"{module}.{ETA}": math.log2(factor) for module, factor in followed.items()}
+            self._scaled_curves[key] = evaluate(
+                model,
+                ScaledPath(final, exponents=exponents),
+                self.test,
+                alphas=SCALES,
                 calibration=self.calibration,
                 device=self._where,
-                allow_diverged=True,
+                keep="logits",
             )
-        return self._loss_curves[digest]
+        return self._scaled_curves[key]
+
+    def constancy(self, path: ScaledPath, curve: Curve) -> Constancy:
+        """How the outputs for alpha > 0 compare with theta_F's, times what the path's factors make of the output."""
+        assert curve.logits is not None
+        alphas = curve.alphas[1:]
+        tensors = self.symmetries.tensors
+        factors = [self.symmetries.output_factor({n: a ** path.exponents.get(n, 1.0) for n in tensors}) for a in alphas]
+        wanted = np.array(factors, np.float32)[:, None, None] * curve.logits[-1]
+        return compare(curve.logits[1:], wanted, np.isin(alphas, POWERS))
 
     def rise_tests(
         self, curves: Sequence[Curve], parts: int = 1, thresholds: Sequence[float | None] | None = None
@@ -159,6 +215,25 @@ class Workbench:
         level = level_for(len(curves), parts)
         allowed = thresholds or [None] * len(curves)
         return [curve.rise_test(threshold=t, level=level) for curve, t in zip(curves, allowed, strict=True)]
+
+
+ETA = "eta"
+SMALLEST = torch.finfo(torch.float32).tiny  # at alpha = 0, where outputs tie anyway: torch refuses an eta of 0
+
+
+def with_eta_as_tensor(model: nn.Module) -> nn.Module:
+    """A copy of the model in which the eta of every BN is one more parameter, `eta`, so that a path can move it."""
+    changed = copy.deepcopy(model)
+    for layer in changed.modules():
+        if isinstance(layer, _BatchNorm):
+            eta = torch.tensor(layer.eps, dtype=torch.float64)
+            layer.register_parameter(ETA, nn.Parameter(eta, requires_grad=False))
+            layer.register_forward_pre_hook(_read_eta)
+    return changed
+
+
+def _read_eta(layer: nn.Module, _: object) -> None:
+    layer.eps = max(float(layer.eta), SMALLEST)  # type: ignore[assignment,arg-type]
 
 
 def error_chart(title: str, groups: dict[str, Iterable[Curve]]) -> Chart:

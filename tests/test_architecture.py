@@ -39,6 +39,7 @@ HOUSE = (
     "curves",
     "evaluation",
     "verdicts",
+    "trials",
     "results",
     "comparison",
     "workbench",

@@ -18,7 +18,10 @@ from mli_check.errors import UnknownNameError
 HOW_MANY = {"T": 38, "L": 19, "U": 8, "W": 8, "X": 12}
 EXPECTED_IDS = tuple(f"{prefix}{n}" for prefix, count in HOW_MANY.items() for n in range(1, count + 1))
 PAPER_OF = {"T": "tao2024", "L": "lucas2020", "U": "lucas2021", "W": "wang2023", "X": "mli-check"}
-COVERED = {"T1", "T2", "T3", "T4", "T5", "T6", "T9", "T23", "T24", "T27", "T33", "T34", "T38", "L11"}
+COVERED = {
+    *("T1", "T2", "T3", "T4", "T5", "T6", "T9", "T10", "T11", "T12", "T13", "T14", "T15", "T16", "T17", "T18", "T19"),
+    *("T23", "T24", "T27", "T29", "T32", "T33", "T34", "T38", "L11", "X1", "X2", "X3", "X5", "X6", "X7", "X11"),
+}
 
 # The numbered items of "Where the texts cannot be read literally", the claims each concerns, and a trace of each.
 READINGS = {

@@ -70,10 +70,14 @@ def test_every_claim_states_its_criterion(claim_id: str, claim: Callable[..., No
     assert text.endswith(".")
 
 
+# a classifier without hidden layers, identities on random networks, and networks with a last bias of their own
+WITHOUT_SUBJECT = ("T9", "T10", "T11", "T12", "T13", "T14", "T15", "T16", "T17", "T19", "X1", "X2", "X6", "X7")
+
+
 @pytest.mark.parametrize(("claim_id", "claim"), CLAIMS, ids=[claim_id for claim_id, _ in CLAIMS])
 def test_every_claim_has_ten_networks_of_each_subject(claim_id: str, claim: Callable[..., None]) -> None:
     names = subjects_of(claim)
-    assert names or claim_id == "T9"
+    assert names or claim_id in WITHOUT_SUBJECT
     assert len(names) == len(set(names))
     for name in {*names, *(other for subject in names for other in plateaus.PAIRS.get(subject, ()))}:
         found = [subject for subject in subjects.SUBJECTS if subject.name == name and subject.scale != "smoke"]

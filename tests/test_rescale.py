@@ -171,6 +171,19 @@ def test_inside_a_skip_connection_rsi_restores_within_the_branch() -> None:
     assert {k: v for k, v in found.items() if v != 1} == {"inner.weight": 2.0, "inner.bias": 2.0, "outer.weight": 0.5}
 
 
+def test_a_tied_weight_cannot_restore_what_it_takes_twice() -> None:
+    """c(b(b(a(x)))): half of b's weight would take the scale away twice; only the output can restore it."""
+    b = nn.Linear(6, 6)
+    model = fill(nn.Sequential(nn.Linear(6, 6), b, nn.ReLU(), b, nn.Linear(6, 3)), 0)
+    group = mli.scale_symmetries(model, INPUTS)
+    with pytest.raises(SymmetryError, match=r"RSI does not apply to `0\.weight`"):
+        mli.vsi(group, {"0": 2.0})
+    found = mli.rsi(group, {"0": 2.0}, restore="output")
+    wanted = {"0.weight": 2.0, "0.bias": 2.0, "1.bias": 2.0, "4.weight": 0.5}
+    assert {name: factor for name, factor in found.items() if factor != 1} == wanted
+    assert group.violations(found) == []
+
+
 # Where a property does not apply
 
 

@@ -64,6 +64,19 @@ def test_a_smoke_subject_is_the_standard_one_cut_short_under_digests_of_its_own(
     assert not {s.digest for s in short.settings()} & {s.digest for s in whole.settings()}
 
 
+def test_the_four_lenets_differ_in_biases_and_bn_alone() -> None:
+    base = subjects.get("lenet-digits")
+    for words, switches in (
+        ("no-bias-", {"bias": False}),
+        ("bn-", {"batch_norm": True}),
+        ("bn-no-bias-", {"batch_norm": True, "bias": False}),
+    ):
+        other = subjects.get(f"lenet-{words}digits")
+        assert other.setting == replace(base.setting, model=replace(base.setting.model, **switches))
+        same = ("scale", "group", "networks", "test_examples", "points")
+        assert [getattr(other, name) for name in same] == [getattr(base, name) for name in same]
+
+
 # The papers' recipes
 
 PRINTED = {  # S1 to S4 of Tao et al. 2024, Appendix B.1; S6 of Lucas et al. 2020

@@ -7,7 +7,6 @@ from mli_check.catalogue.records import Claim, Kind
 _PAPER = "mli-check"
 _E, _TH, _S, _Q, _D = Kind.IDENTITY, Kind.THEOREM, Kind.PROPORTION, Kind.CURVE, Kind.DEFINITION
 
-_GROUP = "needs the scale-symmetry group"
 _COVARIANCE = (
     "As in L14 and L15, K is positive semidefinite and the stationary covariance is η(2I − ηK)⁻¹ for commuting K."
 )
@@ -17,14 +16,14 @@ CLAIMS: tuple[Claim, ...] = (
         id="X1", paper=_PAPER, kinds=(_E,), where="Follows from T10, T11 and T15",
         statement="With factors that are powers of two, VSI, GSI and RSI give bit-identical outputs in IEEE "
         "arithmetic, as long as nothing under- or overflows, because only exponents change.",
-        outcome="equality without tolerance", planned=_GROUP,
+        outcome="equality without tolerance",
     ),
     Claim(
         id="X2", paper=_PAPER, kinds=(_E,), where="Follows from T11 and T12",
         statement="For a bias-free ReLU network in which all paths from input to output have the same number L of "
         "weights, the zero path follows from a single forward pass: the logits at αθ_F are α^L times those at θ_F. It "
         "fails across skip connections of another depth.",
-        outcome="logits α^L z", planned="needs the prediction of the zero path from one forward pass",
+        outcome="logits α^L z",
     ),
     Claim(
         id="X3", paper=_PAPER, kinds=(_E, _Q), where="Follows from T16 and T17",
@@ -34,7 +33,6 @@ CLAIMS: tuple[Claim, ...] = (
         "η/α⁴ after it.",
         outcome="exact when η is scaled by α² in the first BN and α⁴ after it; with the usual η predictions agree for "
         "8% only at α = 0.02",
-        planned="needs a way to set η per BN layer, to tell its part of the plateau from that of b/α",
     ),
     Claim(
         id="X4", paper=_PAPER, kinds=(_E,), where="Explains W2 and W4",
@@ -47,14 +45,14 @@ CLAIMS: tuple[Claim, ...] = (
         id="X5", paper=_PAPER, kinds=(_E,), where="Follows from T15 and T4",
         statement="On the zero path RSI amounts to interpolating the bias of layer l as α^l: the error is then exactly "
         "flat for α > 0, so the plateau of T4 is due to the mismatch of the biases alone.",
-        outcome="flat error", reading="At α = 0 all logits tie, so the error there is that of chance.", planned=_GROUP,
+        outcome="flat error", reading="At α = 0 all logits tie, so the error there is that of chance.",
     ),
     Claim(
         id="X6", paper=_PAPER, kinds=(_TH,), where="Generalises T10 to T16",
         statement="The per-tensor scale symmetries of a network are the null space of a linear system in the "
         "log-scales of its tensors: additions equate scales, normalisation frees them, biases take the accumulated "
         "scale.",
-        outcome="VSI, GSI, RSI and NSI are elements of the null space", planned=_GROUP,
+        outcome="VSI, GSI, RSI and NSI are elements of the null space",
     ),
     Claim(
         id="X7", paper=_PAPER, kinds=(_E, _Q), where="Explains T8",
@@ -62,8 +60,7 @@ CLAIMS: tuple[Claim, ...] = (
         "and key weights by α scales the attention logits by α², and by α⁴ along αθ, where the normalisation's weight "
         "shrinks too, so that no rescaling of outputs restores the function; residual additions and GELU break it as "
         "well. That this explains T8 is a hypothesis.",
-        outcome="each cause accounts for a part when ablated alone",
-        planned="needs transformers and an ablation of each cause",
+        outcome="each cause has equations of its own, which are gone when it alone is left out",
     ),
     Claim(
         id="X8", paper=_PAPER, kinds=(_TH, _S), where="Sharpens L15",
@@ -93,7 +90,7 @@ CLAIMS: tuple[Claim, ...] = (
         statement="Distance depends on the choice among equivalent parameters: an exact VSI rescaling moves θ_F far "
         "away with the same function, and the train loss stays monotone. Distance alone therefore cannot explain L7; "
         "distance after the scales are brought to a canonical form has to be compared.",
-        outcome="a distance of 6.7 became 52 in a trial, with the curve still monotone", planned=_GROUP,
+        outcome="a distance of 6.7 became 52 in a trial, with the curve still monotone",
     ),
     Claim(
         id="X12", paper=_PAPER, kinds=(_D, _Q), where="Extends T27 to linear mode connectivity",

@@ -7,7 +7,6 @@ from mli_check.catalogue.records import Claim, Kind
 _PAPER = "tao2024"
 _E, _S, _Q, _D = Kind.IDENTITY, Kind.PROPORTION, Kind.CURVE, Kind.DEFINITION
 
-_GROUP = "needs the scale-symmetry group"
 _TIES = "At α = 0 all logits tie, so the error there is that of chance."
 _EVERY_DRAW = "Read strictly, T2 (every draw is monotone) and T21 (95 of 100 are) contradict each other."
 _NSI_LAST_BIAS = (
@@ -80,33 +79,33 @@ CLAIMS: tuple[Claim, ...] = (
         id="T10", paper=_PAPER, kinds=(_E,), where="Section 4.1.1, Equations 6 and 7",
         statement="Vanilla scale invariance (VSI): multiplying weight and bias of a ReLU layer by a > 0 and the next "
         "layer's weight by 1/a leaves the network's function unchanged.",
-        outcome="exact identity", planned=_GROUP,
+        outcome="exact identity",
     ),
     Claim(
         id="T11", paper=_PAPER, kinds=(_E,), where="Section 4.1.2, Equations 8 and 9",
         statement="Generalised scale invariance (GSI): in a ReLU network without biases and BN, scaling the weights of "
         "layers l to l+r by positive factors multiplies the last of their outputs by the product of the factors; "
         "dividing the next weight by that product restores the function.",
-        outcome="exact identity", planned=_GROUP,
+        outcome="exact identity",
     ),
     Claim(
         id="T12", paper=_PAPER, kinds=(_E,), where="Section 4.1.2, Equation 10",
         statement="GSI over all layers with nothing restored multiplies the logits by the product of the factors, so "
         "the error stays the same while the loss does not.",
         outcome="exact identity for the error; a marked change of the cross-entropy",
-        reading="The product of the factors has to be positive. " + _TIES, planned=_GROUP,
+        reading="The product of the factors has to be positive. " + _TIES,
     ),
     Claim(
         id="T13", paper=_PAPER, kinds=(_E,), where="Section 4.1.2, Equation 11",
         statement="After GSI over all layers, a softmax temperature equal to the product of the factors gives back the "
         "original cross-entropy.",
-        outcome="exact identity", reading="The product of the factors has to be positive.", planned=_GROUP,
+        outcome="exact identity", reading="The product of the factors has to be positive.",
     ),
     Claim(
         id="T14", paper=_PAPER, kinds=(_E,), where="Section 4.1.3, Equation 12",
         statement="In a network with biases and without BN, scaling weight and bias of every layer alike is not "
         "homogeneous: from the second layer on, no common factor can be taken out of the activation.",
-        outcome="the scaled output differs from any multiple of the original one", planned=_GROUP,
+        outcome="the scaled output differs from any multiple of the original one",
     ),
     Claim(
         id="T15", paper=_PAPER, kinds=(_E,), where="Section 4.1.3, Equations 13 to 15",
@@ -116,7 +115,6 @@ CLAIMS: tuple[Claim, ...] = (
         outcome="exact identity",
         reading="The bias factor before Equation 13 replaces α_{l+1} (α_l is printed), and the bias in Equation 15 is "
         "b_{l+r+1} (b_{l+r} is printed).",
-        planned=_GROUP,
     ),
     Claim(
         id="T16", paper=_PAPER, kinds=(_E,), where="Section 4.1.4, Equations 16 to 18",
@@ -125,21 +123,18 @@ CLAIMS: tuple[Claim, ...] = (
         outcome="exact identity once η is neglected",
         reading="Equation 18 needs the order convolution, BN, ReLU; its α_t is α_l, and scaling turns η into η/α². "
         + _NSI_LAST_BIAS,
-        planned=_GROUP,
     ),
     Claim(
         id="T17", paper=_PAPER, kinds=(_E,), where="Section 4.1.4",
         statement="Fully connected layers without BN that follow convolutions with BN depart from NSI, but still obey "
         "RSI.",
         outcome="stated for networks of convolutions with BN and a fully connected head", reading=_NSI_LAST_BIAS,
-        planned=_GROUP,
     ),
     Claim(
         id="T18", paper=_PAPER, kinds=(_Q,), where="Section 4.1.4",
         statement="In a network with biases and without BN, how far αθ performs from θ is set by the size of the "
         "biases; without biases, or with BN, the two perform alike.",
         outcome="argued from Equation 12, tested in Appendix A.2 only",
-        planned="needs a series of networks that differ in the size of their biases",
     ),
     Claim(
         id="T19", paper=_PAPER, kinds=(_E, _Q), where="Appendix A.2, Figure 11",
@@ -148,7 +143,6 @@ CLAIMS: tuple[Claim, ...] = (
         outcome="grows with the bias, falls with α",
         reading="With RSI not restored the difference is α²(1−α)²b², which peaks at α = 1/2; falling with α fits "
         "outputs that are restored.",
-        planned=_GROUP,
     ),
     Claim(
         id="T20", paper=_PAPER, kinds=(_Q,), where="Section 4.2, Equation 19",
@@ -218,7 +212,7 @@ CLAIMS: tuple[Claim, ...] = (
         id="T29", paper=_PAPER, kinds=(_E, _Q), where="Section 5.3, Figure 6; Appendix A.5, Figure 14",
         statement="The error of GSI(θ_F, α) without biases and of RSI(θ_F, α) with biases does not depend on α > 0, in "
         "networks with and without BN.",
-        outcome="flat curves for VGG16/CIFAR-10 and LeNet/SVHN, as predicted", reading=_TIES, planned=_GROUP,
+        outcome="flat curves for VGG16/CIFAR-10 and LeNet/SVHN, as predicted", reading=_TIES,
     ),
     Claim(
         id="T30", paper=_PAPER, kinds=(_Q,), where="Section 5.3, Figure 6",
@@ -237,7 +231,7 @@ CLAIMS: tuple[Claim, ...] = (
         id="T32", paper=_PAPER, kinds=(_Q,), where="Appendix A.5, Figure 14",
         statement="In a LeNet with BN after convolutions, the biases of the fully connected layers weaken NSI, while "
         "RSI still holds.",
-        outcome="as stated, LeNet/SVHN", reading=_NSI_LAST_BIAS, planned=_GROUP,
+        outcome="as stated, LeNet/SVHN", reading=_NSI_LAST_BIAS,
     ),
     Claim(
         id="T33", paper=_PAPER, kinds=(_Q,), where="Section 5.4, Figure 7; Appendices A.6 and B.3, Figure 15",

@@ -14,6 +14,9 @@ _VGG_RECIPE = Recipe(
 )
 
 _LENET = ModelSetting(name="lenet", variant="tiny")
+_LENET_BN = ModelSetting(name="lenet", variant="tiny", batch_norm=True)
+_LENET_NO_BIAS = ModelSetting(name="lenet", variant="tiny", bias=False)
+_LENET_BN_NO_BIAS = ModelSetting(name="lenet", variant="tiny", batch_norm=True, bias=False)
 _RESNET8 = ModelSetting(name="resnet", variant="8-narrow", batch_norm=True)
 _RESNET8_RECIPE = Recipe(
     optimiser="sgd", lr=0.05, momentum=0.9, weight_decay=1e-4, epochs=10, batch_size=50, milestones=(7, 9)
@@ -50,6 +53,30 @@ QUICK = (  # the slowest group first: claims run in this order, and no worker sh
         scale="quick",
         group="lenet-digits",
         setting=setting("digits", _LENET, _VGG_RECIPE),
+    ),
+    Subject(
+        name="lenet-no-bias-digits",
+        title="LeNet without biases on the embedded digits",
+        scale="quick",
+        group="lenet-digits",
+        setting=setting("digits", _LENET_NO_BIAS, _VGG_RECIPE),
+    ),
+    Subject(
+        name="lenet-bn-digits",
+        title="LeNet with BN after its convolutions on the embedded digits",
+        scale="quick",
+        group="lenet-digits",
+        setting=setting("digits", _LENET_BN, _VGG_RECIPE),
+        calibration_examples=250,
+    ),
+    Subject(
+        name="lenet-bn-no-bias-digits",
+        title="LeNet with BN after its convolutions and without biases on the embedded digits",
+        scale="quick",
+        group="lenet-digits",
+        setting=setting("digits", _LENET_BN_NO_BIAS, _VGG_RECIPE),
+        calibration_examples=250,
+        choices="BN keeps its shifts: without biases are the convolutions and linear layers",
     ),
     Subject(
         name="fcn4-digits",

@@ -134,22 +134,20 @@ def _solved(
     """The element with these weights' factors and all other weights at 1, but for those that restore."""
     if restore not in ("next", "output", "normalisation", None):
         raise UnknownNameError("way to restore", str(restore), ("next", "output", "None"))
-    group = symmetries.free
+    group = symmetries.free if restore is None else symmetries.fixed
     restoring: list[str] = []
     more: list[Equation] = []
     if restore == "next":
         restoring, more = _next(symmetries, given)
     elif restore == "output":
-        group, restoring = symmetries.fixed, _last(symmetries, given)
-    elif restore == "normalisation":
-        group = symmetries.fixed
+        restoring = _last(symmetries, given)
     unknown = [*(follower for follower in followers if follower not in given), *restoring]
     try:
         logs = group.solved(given, unknown, more)
     except SymmetryError as error:
         raise SymmetryError(
             f"{name} does not apply to {', '.join(f'`{weight}`' for weight in given)} here. "
-            f"{_listed(error)}\n{advice or _nearest(symmetries.free if restore is None else symmetries.fixed, given)}",
+            f"{_listed(error)}\n{advice or _nearest(group, given)}",
             error.equations,
         ) from error
     return {tensor: 2.0 ** logs[tensor] for tensor in symmetries.tensors}
