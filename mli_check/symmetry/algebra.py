@@ -10,7 +10,7 @@ from math import gcd, lcm
 from sympy import QQ  # type: ignore[import-untyped]
 from sympy.polys.matrices import DomainMatrix  # type: ignore[import-untyped]
 
-from mli_check.symmetry.forms import Equation
+from mli_check.symmetry.forms import Equation, Form
 
 Vector = dict[str, Fraction]
 TOLERANCE = 1e-9  # of the logarithms that meet in an equation: factors that are no powers of two are rounded
@@ -47,13 +47,15 @@ def null_space(equations: Sequence[Equation], columns: Sequence[str]) -> list[Ve
         for row, pivot in zip(reduced, pivots, strict=True):
             if free in row:
                 vector[columns[pivot]] = -row[free]
-        basis.append(_whole(vector))
+        basis.append(whole(vector))
     return basis
 
 
-def _whole(vector: Vector) -> Vector:
-    scale = lcm(*(k.denominator for k in vector.values()))
-    divisor = gcd(*(int(k * scale) for k in vector.values()))
+def whole(vector: Vector, forms: Sequence[Form] = ()) -> Vector:
+    """The shortest multiple in whole numbers at which `forms` are whole numbers too."""
+    values = [*vector.values(), *(form.rational_at(vector) for form in forms)]
+    scale = lcm(*(k.denominator for k in values))
+    divisor = gcd(*(int(k * scale) for k in values))
     return {name: k * scale / divisor for name, k in vector.items()}
 
 

@@ -71,6 +71,7 @@ class Walk:
     removed: list[Equation] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     normalisations: list[Normalisation] = field(default_factory=list)
+    roots: list[Form] = field(default_factory=list)  # log-scales of values that a root was taken of
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import mli_check.symmetry.rules  # noqa: F401 - fills the table of rules
 from mli_check.errors import OptionError, StateMismatchError, SymmetryError, UnknownNameError
 from mli_check.states import State
-from mli_check.symmetry.algebra import TOLERANCE, Solution, Vector, independent, null_space, solve
+from mli_check.symmetry.algebra import TOLERANCE, Solution, Vector, independent, null_space, solve, whole
 from mli_check.symmetry.call import Layer, Normalisation, Walk
 from mli_check.symmetry.constraints import walk
 from mli_check.symmetry.forms import Equation, Form, Violation
@@ -48,6 +48,7 @@ class Symmetries:
     layers: tuple[Layer, ...]
     normalisations: tuple[Normalisation, ...]
     last: frozenset[str]  # the weights that scaled the outputs last
+    roots: tuple[Form, ...] = ()  # log-scales of powers, which have to be whole for powers of two to change no bit
     notes: tuple[str, ...] = ()
     output: Literal["fixed", "free"] = "fixed"
 
@@ -64,7 +65,7 @@ class Symmetries:
     @cached_property
     def basis(self) -> tuple[Vector, ...]:
         """Independent elements {tensor: exponent}, in whole numbers: factors are a**exponent for any a > 0."""
-        return tuple(null_space(self.equations, self._order))
+        return tuple(whole(vector, self.roots) for vector in null_space(self.equations, self._order))
 
     @property
     def dimension(self) -> int:
@@ -283,6 +284,7 @@ def scale_symmetries(model: nn.Module, example: Example, *, output: Literal["fix
         shapes=program.shapes,
         layers=tuple(found.layers),
         normalisations=tuple(found.normalisations),
+        roots=tuple(dict.fromkeys(found.roots)),
         last=frozenset().union(*(value.sources for value in outputs.values())),
         notes=tuple(found.notes),
         output=output,

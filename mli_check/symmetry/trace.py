@@ -67,7 +67,7 @@ def trace(model: nn.Module, example: Example) -> Program:
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """Names of tied tensors, and the shapes of all. Two parameters on the same memory are tied, if of one shape."""
+    """Names of tied tensors, and the shapes of all. Two parameters that start at the same memory are tied."""
     if not isinstance(model, nn.Module):
         raise OptionError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     first: dict[object, str] = {}
@@ -77,7 +77,7 @@ def _tensors(model: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, ...
         if nn.parameter.is_lazy(tensor):
             raise OptionError(f"`{name}` is not initialised yet; call the model once before asking for its symmetries")
         shapes[name] = tuple(tensor.shape)
-        memory = (tensor.data_ptr(), tensor.shape) if tensor.numel() and tensor.device.type != "meta" else id(tensor)
+        memory = tensor.data_ptr() if tensor.numel() and tensor.device.type != "meta" else (id(tensor),)
         if memory in first:
             aliases[name] = first[memory]
         else:

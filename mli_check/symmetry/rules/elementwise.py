@@ -141,8 +141,12 @@ def weigh(call: Call, weight: str | None, before: frozenset[str], made: Value) -
 
 @register_rule("aten::div", "aten::divide", "aten::true_divide")
 def divide(call: Call) -> Value:
-    """a / b: the log-scale of b is taken away."""
+    """a / b: the log-scale of b is taken away; rounded to whole numbers it is seen at one scale only."""
     below = call.value("other")
+    if call.get("rounding_mode"):
+        call.demand_fixed(call.value("self"))
+        call.demand_fixed(below)
+        return call.result(Form())
     inverse = below.replaced(
         pieces=((0, call.scale(below) * -1),), dim=None, offsets=(), tensor=None, sources=frozenset()
     )
@@ -159,7 +163,9 @@ def power(call: Call) -> Value:
         call.demand_fixed(base)
         call.demand_fixed(call.value("exponent"))
         return call.result(Form())
-    return call.result(call.scale(base) * Fraction(exponent).limit_denominator(1 << 20), base.sources)
+    scale = call.scale(base) * Fraction(exponent).limit_denominator(1 << 20)
+    call.walk.roots.append(scale)
+    return call.result(scale, base.sources)
 
 
 @register_rule("aten::neg", "aten::negative", "aten::positive", "aten::detach", "aten::clone", "aten::alias")

@@ -48,12 +48,12 @@ def linear(call: Call) -> Value:
     return biased(call, weighted(call, mixed, weight), call.optional("bias"), last, weight)
 
 
-@register_rule("aten::addmm")
+@register_rule("aten::addmm", "aten::baddbmm")
 def addmm(call: Call) -> Value:
     """b + x W."""
-    if call.get("beta", 1) == 0:
-        return products(call, call.value("mat1"), call.value("mat2"))
-    return added(call, products(call, call.value("mat1"), call.value("mat2")), call.value("self"))
+    first, second = ("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2")
+    made = products(call, call.value(first), call.value(second))
+    return made if call.get("beta") == 0 else added(call, made, call.value("self"))
 
 
 @register_rule("aten::conv1d", "aten::conv2d", "aten::conv3d")

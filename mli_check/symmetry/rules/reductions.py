@@ -73,8 +73,10 @@ def extreme(call: Call) -> Result:
 
 @register_rule("aten::linalg_vector_norm", "aten::norm", "aten::frobenius_norm")
 def norm(call: Call) -> Value:
-    """A norm: absolutely homogeneous."""
+    """A norm: absolutely homogeneous, but for the one that counts what is not zero."""
     value = call.settled(call.value("self"))
+    if call.get("ord", call.get("p")) == 0:
+        return call.result(Form())
     dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
     return reduced(call, call.uniform(value, dims), dims, keepdim=bool(call.get("keepdim")))
 
