@@ -27,10 +27,10 @@ RULES: dict[str, Rule] = {}
 def register_rule(*operations: str) -> Callable[[Rule], Rule]:
     """Say how operations behave under scaling: decorate a function with `@register_rule("mylib::my_relu")`.
 
-    The function takes the Call, reads its inputs with `call.value(name)`, demands what has to hold (`call.settled`,
-    `call.demand_fixed`, `call.require`) and returns the result's Value, most simply `call.result(scale)` or
-    `call.like(value)`. An in-place variant (`aten::relu_`) takes the same rule. A later rule replaces an earlier one.
-    Raises OptionError for a name that is not of the form `namespace::operation`.
+    The function takes the Call, reads its inputs with `call.value(name)`, demands what has to hold (`call.scale`,
+    `call.demand_fixed`, `call.require`) and returns the result's Value, most simply `call.result(scale)`. An in-place
+    variant (`aten::relu_`) takes the same rule. A later rule replaces an earlier one. Raises OptionError for a name
+    that is not of the form `namespace::operation`.
     """
     for name in operations:
         if not isinstance(name, str) or name.count("::") != 1 or "." in name:
@@ -56,11 +56,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """One use of a normalisation: the module, the log-scales of what it normalises, the weights that scaled it last."""
+    """One use of a normalisation: the module, and the log-scales of what it normalises."""
 
     module: str
     scales: tuple[Form, ...]  # several where parts of it scale apart
-    sources: frozenset[str]
 
 
 @dataclass
@@ -186,14 +185,6 @@ class Call:
     def result(self, scale: Form, sources: frozenset[str] = frozenset()) -> Value:
         """A result of one log-scale and no constants."""
         return Value.whole(self.shape, scale, self.text, sources)
-
-    def like(self, value: Value, **changes: Any) -> Value:
-        """The result that scales as `value` does, of the result's shape, with the value's constants unless changed."""
-        return value.replaced(shape=self.shape, **changes)
-
-    def named(self, value: Value) -> Value:
-        """The value under the name of this operation's result, where it stands for a layer of its own."""
-        return value.replaced(text=self.text, tensor=None)
 
 
 def constant(number: object) -> Value:

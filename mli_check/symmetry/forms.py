@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -105,8 +105,3 @@ def shown(factor: float) -> str:
     if near and abs(float(near) - factor) <= 1e-12 * factor and min(near.numerator, near.denominator) == 1:
         return str(near)
     return f"{factor:.4g}"
-
-
-def variables(equations: Iterable[Equation]) -> set[str]:
-    """All tensors that the equations speak of."""
-    return {name for equation in equations for name in equation.form.terms}

@@ -55,10 +55,6 @@ class Value:
         """Whether it holds zeros only, which every factor leaves alone."""
         return all(scale is None for _, scale in self.pieces)
 
-    def fixed_along(self, dims: Iterable[int]) -> bool:
-        """Whether it is constant along all of `dims`."""
-        return all(dim in self.constant or self.shape[dim] == 1 for dim in dims)
-
     def constant_dims(self) -> frozenset[int]:
         """All dimensions along which the value is constant, those of size 1 included."""
         return self.constant | {dim for dim, size in enumerate(self.shape) if size == 1}

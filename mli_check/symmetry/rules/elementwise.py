@@ -192,7 +192,7 @@ def prelu(call: Call) -> Value:
 
 
 @register_rule("aten::maximum", "aten::minimum", "aten::fmax", "aten::fmin")
-def extreme(call: Call) -> Value:
+def larger(call: Call) -> Value:
     """The larger of two: both scale alike."""
     first, second = (call.settled(framed(call.value(name), call.shape)) for name in ("self", "other"))
     first, second = aligned(call, first, second)

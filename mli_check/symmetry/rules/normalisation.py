@@ -23,7 +23,7 @@ def normalised(call: Call, value: Value, pieces_free: Iterable[int]) -> Value:
 
 def _recorded(call: Call, value: Value) -> None:
     scales = tuple(dict.fromkeys(scale for _, scale in value.pieces if scale is not None))
-    call.walk.normalisations.append(Normalisation(module_of(call.node)[0], scales, value.sources))
+    call.walk.normalisations.append(Normalisation(module_of(call.node)[0], scales))
 
 
 def affine(call: Call, value: Value, dims: Iterable[int], weight: Value | None, bias: Value | None) -> Value:

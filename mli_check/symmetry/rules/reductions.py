@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from mli_check.symmetry.call import Call, Result, register_rule
 from mli_check.symmetry.forms import Form
+from mli_check.symmetry.rules.elementwise import larger
 from mli_check.symmetry.rules.layers import without
 from mli_check.symmetry.values import Offset, Value, along
 
@@ -58,9 +59,7 @@ def running_sum(call: Call) -> Value:
 def extreme(call: Call) -> Result:
     """The largest entries: a constant along the dimension passes through, any other one has to scale along."""
     if call.arguments.get("other") is not None:
-        from mli_check.symmetry.rules.elementwise import extreme as of_two
-
-        return of_two(call)
+        return larger(call)
     value = call.value("self")
     dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
     passed = call.settled(call.uniform(value, dims), lambda offset: along(offset, value.shape, dims))
