@@ -5,6 +5,7 @@ The rules stand in `rules/`; `register_rule` adds one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -33,7 +34,7 @@ def register_rule(*operations: str) -> Callable[[Rule], Rule]:
     that is not of the form `namespace::operation`.
     """
     for name in operations:
-        if not isinstance(name, str) or name.count("::") != 1 or "." in name:
+        if not isinstance(name, str) or not re.fullmatch(r"\w+::\w+", name):
             raise OptionError(
                 f"an operation is named like `aten::relu`, namespace first and overload left out; got {name!r}"
             )

@@ -5,12 +5,14 @@ What a rule may not assume it writes down as an equation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch._ops import HigherOrderOperator
+from torch.fx import GraphModule, Node
 
 from mli_check.errors import TraceError, UnknownOperationError
 from mli_check.symmetry.call import RULES, Call, Walk, constant, operation_of
@@ -19,7 +21,16 @@ from mli_check.symmetry.trace import Program, place_of, source_of
 from mli_check.symmetry.values import Value
 
 # results of these share memory with the input although their schemas do not say so
-SAME_MEMORY = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::to", "aten::contiguous")
+SAME_MEMORY = (
+    "aten::einsum",
+    "aten::dropout",
+    "aten::feature_dropout",
+    "aten::alpha_dropout",
+    "aten::to",
+    "aten::contiguous",
+)
+# `with` blocks of the model that torch.export keeps apart, as graphs of their own
+REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 # these say more of what no factor reaches than that: where zeros are, and where it is constant
 ALWAYS = ("aten::zeros", "aten::zeros_like", "aten::new_zeros", "aten::full", "aten::cat", "aten::expand", "aten::pad")
 
@@ -31,23 +42,67 @@ def walk(program: Program) -> tuple[Walk, dict[str, Value]]:
     change of memory that another tensor of the graph still shows.
     """
     found = Walk()
-    seen: dict[Node, Any] = {}
-    memory: dict[Node, Node] = {}  # views -> the node that owns the memory
-    last_use = {node: index for index, user in enumerate(program.nodes) for node in user.all_input_nodes}
-    statistics = _running_statistics(program)
-    for index, node in enumerate(program.nodes):
-        if node.op == "placeholder":
-            seen[node] = _placeholder(node, program, statistics)
-        elif node.op == "get_attr":
-            seen[node] = constant(None).replaced(shape=tuple(getattr(node.meta.get("val"), "shape", ())))
-        elif node.op == "call_function":
-            seen[node] = _called(found, node, seen)
-            _rebind(node, seen, memory, last_use, index)
+    statistics = _running_statistics(program.nodes)
+    inputs = [node for node in program.nodes if node.op == "placeholder"]
+    seen: dict[Node, Any] = {node: _placeholder(node, program, statistics) for node in inputs}
+    _follow(found, program.nodes, seen)
     outputs = {}
     for name, node in program.outputs:
         if isinstance(seen[node], Value) and _floating(node):
             outputs[name] = _finished(found, node, seen[node], name)
     return found, outputs
+
+
+def _follow(found: Walk, nodes: Sequence[Node], seen: dict[Node, Any]) -> dict[Node, Node]:
+    """Give every operation its result, in order; returns whose memory each view shows."""
+    memory: dict[Node, Node] = {}
+    last_use = {node: index for index, user in enumerate(nodes) for node in user.all_input_nodes}
+    for index, node in enumerate(nodes):
+        if node.op == "get_attr":
+            seen[node] = _attribute(node)
+        elif node.op == "call_function":
+            seen[node] = _called(found, node, seen)
+            _rebind(node, seen, memory, last_use, index)
+    return memory
+
+
+def _attribute(node: Node) -> Any:
+    """A constant of the graph, or the graph of a region."""
+    held = attrgetter(str(node.target))(node.graph.owning_module)
+    return held if isinstance(held, GraphModule) else constant(held)
+
+
+def _region(found: Walk, node: Node, seen: dict[Node, Any]) -> tuple[Any, ...]:
+    """What a `with` block computes, such as one that switches gradients or autocast: its graph is part of this one."""
+    graph, inputs = _inside(node, seen)
+    nodes = tuple(graph.graph.nodes)
+    holders = [inner for inner in nodes if inner.op == "placeholder"]
+    inner_seen = {holder: seen[given] for holder, given in zip(holders, inputs, strict=True)}
+    memory = _follow(found, nodes, inner_seen)
+    results = next(inner for inner in nodes if inner.op == "output").args[0]
+    shared = [one for one in results if memory.get(one, one) in holders]  # type: ignore[union-attr]
+    if shared or any(inner_seen[holder] is not seen[given] for holder, given in zip(holders, inputs, strict=True)):
+        raise TraceError(
+            f"the block in {place_of(node)} changes its inputs in place, or hands on a view of one, and the graph does "
+            "not say how; move that out of the `with` block"
+        )
+    return tuple(inner_seen[one] for one in results)  # type: ignore[union-attr]
+
+
+def _inside(node: Node, seen: Mapping[Node, Any]) -> tuple[GraphModule, list[Node]]:
+    """The graph of a region, and what goes in."""
+    given = [one for one in node.args if isinstance(one, Node)]
+    graphs = [one for one in given if isinstance(seen.get(one, _graph_of(one)), GraphModule)]
+    if operation_of(node) not in REGIONS or len(graphs) != 1:
+        raise UnknownOperationError(
+            f"`{node.target}` in {place_of(node)} holds a graph of its own that has no rule; take it out of the model, "
+            "or pass the part of the network behind it"
+        )
+    return _graph_of(graphs[0]), [one for one in given if one is not graphs[0]]
+
+
+def _graph_of(node: Node) -> Any:
+    return _attribute(node) if node.op == "get_attr" else None
 
 
 def _placeholder(node: Node, program: Program, statistics: set[Node]) -> Value:
@@ -60,14 +115,21 @@ def _placeholder(node: Node, program: Program, statistics: set[Node]) -> Value:
     return Value.whole(shape, Form(), f"the buffer `{name}`")
 
 
-def _running_statistics(program: Program) -> set[Node]:
+def _running_statistics(nodes: Sequence[Node]) -> set[Node]:
     """The buffers that a normalisation reads as its running statistics."""
     found: set[Node] = set()
-    for node in program.nodes:
-        if node.op == "call_function" and operation_of(node) in ("aten::batch_norm", "aten::instance_norm"):
+    for node in nodes:
+        name = operation_of(node) if node.op == "call_function" else ""
+        if name in ("aten::batch_norm", "aten::instance_norm"):
             bound = bind(node, lambda item: item)
             if not bound["training" if "training" in bound else "use_input_stats"]:
                 found |= {bound[key] for key in ("running_mean", "running_var") if isinstance(bound[key], Node)}
+        elif name in REGIONS:
+            graph, inputs = _inside(node, {})
+            inner = tuple(graph.graph.nodes)
+            holders = [one for one in inner if one.op == "placeholder"]
+            read = _running_statistics(inner)
+            found |= {given for holder, given in zip(holders, inputs, strict=True) if holder in read}
     return found
 
 
@@ -81,6 +143,8 @@ def bind(node: Node, look_up: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def _called(found: Walk, node: Node, seen: dict[Node, Any]) -> Any:
+    if isinstance(node.target, HigherOrderOperator):
+        return _region(found, node, seen)
     arguments = bind(node, lambda item: seen[item])
     name = operation_of(node)
     if node.meta.get("val") is None and not node.users and "getitem" not in name:
@@ -117,27 +181,34 @@ def _invariant(call: Call) -> Any:
 
 
 def _rebind(node: Node, seen: dict[Node, Any], memory: dict[Node, Node], last_use: dict[Node, int], index: int) -> None:
-    """After an in-place operation the node that it changed has the new value, as has whatever names its memory."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or not node.args or not isinstance(node.args[0], Node):
+    """After an in-place operation the node that it changed has the new value; nothing else may show that memory."""
+    schema, given = getattr(node.target, "_schema", None), node.all_input_nodes
+    if not given:
         return
-    first, info = node.args[0], schema.arguments[0].alias_info
+    first = given[0]
     owner = memory.get(first, first)
+    if schema is None:
+        if first in memory and operation_of(node) == "getitem":  # one of several views
+            memory[node] = owner
+        return
+    info = schema.arguments[0].alias_info
     if info is not None and info.is_write:
-        partial = [
-            other
-            for other in seen
-            if memory.get(other, other) is owner and other not in (first, node) and last_use.get(other, -1) > index
-        ]
-        if partial:
-            raise TraceError(
-                f"`{node.target}` in {place_of(node)}, {source_of(node)}, changes memory that `{partial[0]}` still "
-                "shows, and the graph does not say how; write it without the in-place operation"
-            )
+        _check_alone(node, first, [one for one in seen if memory.get(one, one) is owner], last_use, index)
         seen[first] = seen[node]
         memory[node] = owner
-    elif isinstance(seen[node], Value) and (_views(schema) or schema.name in SAME_MEMORY):
+    elif _views(schema) or (schema.name in SAME_MEMORY and len(given) == 1):
         memory[node] = owner
+
+
+def _check_alone(node: Node, first: Node, others: list[Node], last_use: dict[Node, int], index: int) -> None:
+    """Raise TraceError where memory that changes is seen later through another tensor."""
+    for other in others:
+        siblings = operation_of(other) == operation_of(first) == "getitem" and other.args[0] is first.args[0]
+        if other not in (first, node) and not siblings and last_use.get(other, -1) > index:
+            raise TraceError(
+                f"`{node.target}` in {place_of(node)}, {source_of(node)}, changes memory that `{other}` still "
+                "shows, and the graph does not say how; write it without the in-place operation"
+            )
 
 
 def _views(schema: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -133,9 +134,9 @@ class Symmetries:
         for name, tensor in state.items():
             factor = given.get(self.aliases.get(name, name), 1.0)
             scaled[name] = tensor.detach().clone() if factor == 1.0 else tensor.detach() * factor
-            if factor != 1.0 and not torch.isfinite(scaled[name]).all() and torch.isfinite(tensor).all():
+            if factor != 1.0 and _left_range(tensor, scaled[name]):
                 raise OptionError(
-                    f"`{name}` times {factor:g} leaves the range of {tensor.dtype}; take a smaller factor"
+                    f"`{name}` times {factor:g} leaves the range of {tensor.dtype}; take a factor nearer to 1"
                 )
         return scaled
 
@@ -146,7 +147,7 @@ class Symmetries:
             first = self.aliases.get(name, name)
             if first not in self.shapes or first not in self._names:
                 raise UnknownNameError("tensor of this network", str(name), (*self.tensors, *self.aliases))
-            if not isinstance(factor, int | float | np.floating) or not 0 < factor < math.inf:
+            if not isinstance(factor, int | float | np.floating) or not 0 < factor <= sys.float_info.max:
                 raise OptionError(f"the factor of `{name}` must be a positive, finite number, got {factor!r}")
             if given.setdefault(first, float(factor)) != factor:
                 raise OptionError(f"`{name}` and `{first}` are one tied tensor: {factor!r} and {given[first]!r} differ")
@@ -242,7 +243,8 @@ class Symmetries:
 
     def check(self, state: State) -> None:
         """Raise StateMismatchError, listing all differences, for a state that is not of this network."""
-        lines = [f"`{name}` is missing" for name in (*self.tensors, *self.aliases) if name not in state]
+        scaled = [name for name in self.shapes if self.aliases.get(name, name) in self._names]
+        lines = [f"`{name}` is missing" for name in scaled if name not in state]
         for name, tensor in state.items():
             if name not in self.shapes:
                 lines.append(f"`{name}` is not of this network")
@@ -289,6 +291,12 @@ def scale_symmetries(model: nn.Module, example: Example, *, output: Literal["fix
         notes=tuple(found.notes),
         output=output,
     )
+
+
+def _left_range(tensor: Tensor, scaled: Tensor) -> bool:
+    """Whether numbers have become infinite or zero that were neither."""
+    over = torch.isfinite(tensor).all() and not torch.isfinite(scaled).all()
+    return bool(over or ((scaled == 0) & (tensor != 0)).any())
 
 
 def _read_statistics(found: Walk, outputs: Mapping[str, Value], program: Program) -> list[str]:

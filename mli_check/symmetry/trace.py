@@ -5,14 +5,19 @@ The raw graph keeps batch_norm, layer_norm and attention whole. It is taken as i
 
 from __future__ import annotations
 
+import copy
+import io
 import logging
+import random
+import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
@@ -44,11 +49,12 @@ def trace(model: nn.Module, example: Example) -> Program:
     """
     aliases, shapes = _tensors(model)
     args, kwargs = _arguments(example)
-    with _quietly_and_whole(), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with _quietly_and_whole(), _generators_kept(), torch.no_grad():
         try:
-            exported = torch.export.export(model, args, kwargs, strict=False)
+            exported = torch.export.export(_private(model), args, kwargs, strict=False)
         except Exception as error:
             raise TraceError(_explained(error)) from error
+    _check_shapes(exported.graph.nodes)
     signature = exported.graph_signature
     names = {
         spec.arg.name: aliases.get(str(spec.target), str(spec.target))
@@ -66,6 +72,39 @@ def trace(model: nn.Module, example: Example) -> Program:
     )
 
 
+def _private(model: nn.Module) -> nn.Module:
+    """A copy around the same tensors: what a forward pass keeps in the modules it keeps there."""
+    tensors = [*model.parameters(), *model.buffers()]
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    except Exception:  # a module may hold what cannot be copied, such as a lock or a generator
+        return model
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Python's, numpy's and torch's random numbers go on afterwards as if nothing had been drawn."""
+    before, numbers = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(numbers)
+
+
+def _check_shapes(nodes: Iterable[Node]) -> None:
+    """Raise TraceError where a shape depends on the data, quoting the line."""
+    for node in nodes:
+        made = node.meta.get("val")
+        sizes = made.shape if isinstance(made, Tensor) else [made]
+        if any(isinstance(size, torch.SymInt | torch.SymBool | torch.SymFloat) for size in sizes):
+            raise TraceError(
+                f"the network cannot be traced at {source_of(node)}\n"
+                f"  `{node.target}` makes something whose size depends on the data\n{_BRANCHES}"
+            )
+
+
 def _tensors(model: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """Names of tied tensors, and the shapes of all. Two parameters that start at the same memory are tied."""
     if not isinstance(model, nn.Module):
@@ -73,10 +112,12 @@ def _tensors(model: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, ...
     first: dict[object, str] = {}
     aliases: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    saved = model.state_dict(keep_vars=True).keys()
     for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
         if nn.parameter.is_lazy(tensor):
             raise OptionError(f"`{name}` is not initialised yet; call the model once before asking for its symmetries")
-        shapes[name] = tuple(tensor.shape)
+        if name in saved:
+            shapes[name] = tuple(tensor.shape)
         memory = tensor.data_ptr() if tensor.numel() and tensor.device.type != "meta" else (id(tensor),)
         if memory in first:
             aliases[name] = first[memory]
@@ -110,40 +151,40 @@ def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _quietly_and_whole() -> Iterator[None]:
     """torch fuses an attention layer into one operation where it can; here its parts have to be seen.
 
-    What torch logs while it traces is held back: a user has the error, and under pytest, which listens to everything,
+    What is logged and printed while torch traces is held back: a user has the error, and under pytest, which listens to everything,
     the thousands of lines would take longer than the tracing.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    logs = [logging.getLogger(name) for name in ("torch.__trace", "torch.fx.experimental.symbolic_shapes")]
-    before = [log.disabled for log in logs]
+    fused, level = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
-    for log in logs:
-        log.disabled = True
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
-        for log, disabled in zip(logs, before, strict=True):
-            log.disabled = disabled
+        logging.disable(level)
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+_BRANCHES = (
+    "What depends on the values of tensors, a branch or a size, has no single graph: take it out, or pass the part of "
+    "the network behind it."
+)
+_STANDARD = sysconfig.get_path("stdlib")
+
+
+def _of_a_library(file: str) -> bool:
+    """Whether a file is ours, torch's or Python's own: no line in it is the user's."""
+    ours = (str(Path(__file__).parent), str(Path(torch.__file__).parent), "<")
+    return file.startswith(ours) or (file.startswith(_STANDARD) and "site-packages" not in file)
 
 
 def _explained(error: Exception) -> str:
     """What went wrong in the user's own lines: the last frame of the traceback that is neither torch's nor ours."""
-    ours, theirs = str(Path(__file__).parent), str(Path(torch.__file__).parent)
-    outside = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((ours, theirs, "<")) and "torch/" not in frame.filename
-    ]
+    outside = [frame for frame in traceback.extract_tb(error.__traceback__) if not _of_a_library(frame.filename)]
     line = f" at {Path(outside[-1].filename).name}, line {outside[-1].lineno}: `{outside[-1].line}`" if outside else ""
     reason = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
     branches = "data-dependent" in str(error) or "Dynamic control flow" in str(error)
-    advice = (
-        "Control flow that depends on the values of tensors has no single graph: take that branch out, or pass the "
-        "part of the network behind it."
-        if branches
-        else "Check that the example input fits the model, as in model(input)."
-    )
+    advice = _BRANCHES if branches else "Check that the example input fits the model, as in model(input)."
     return f"the network cannot be traced{line}\n  {reason}\n{advice}"
 
 

@@ -20,6 +20,11 @@ class Offset:
 
     equation: Equation
     dims: frozenset[int]
+    parted: bool = False  # beside a value in pieces: from piece to piece it varies, as long as there are pieces
+
+    def moved(self, dims: Iterable[int]) -> Offset:
+        """The same offset, constant along other dimensions."""
+        return replace(self, dims=frozenset(dims))
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Value:
         return replace(self, pieces=pieces, tensor=None, sources=self.sources if sources is None else sources)
 
 
-def along(offset: Offset, shape: tuple[int, ...], dims: Iterable[int]) -> bool:
-    """Whether an offset of a value of this shape is constant along all of `dims`."""
-    return all(dim in offset.dims or shape[dim] == 1 for dim in dims)
+def along(offset: Offset, value: Value, dims: Iterable[int]) -> bool:
+    """Whether an offset of a value is constant along all of `dims`."""
+    kept = offset.dims - {value.dim} if offset.parted else offset.dims
+    return all(dim in kept or value.shape[dim] == 1 for dim in dims)

@@ -20,9 +20,7 @@ def framed(value: Value, shape: tuple[int, ...]) -> Value:
     return value.replaced(
         shape=shape,
         constant=frozenset(dim + shift for dim in value.constant) | spread,
-        offsets=tuple(
-            Offset(offset.equation, frozenset(dim + shift for dim in offset.dims) | spread) for offset in value.offsets
-        ),
+        offsets=tuple(offset.moved(frozenset(dim + shift for dim in offset.dims) | spread) for offset in value.offsets),
         dim=None if value.dim is None else value.dim + shift,
     )
 
@@ -69,14 +67,15 @@ def added(call: Call, first: Value, second: Value) -> Value:
         len(first.constant) == len(second.constant) and (first.tensor is not None or first.invariant)
     )
     base, extra = aligned(call, *((second, first) if swap else (first, second)))
-    dims = extra.constant - ({base.dim} if base.dim is not None else set())
     pieces: list[Piece] = []
     offsets = [*base.offsets, *extra.offsets]
     for (length, ours), (_, theirs) in zip(base.pieces, extra.pieces, strict=True):
         pieces.append((length, theirs if ours is None else ours))
         if ours is not None and theirs is not None and ours != theirs:
             like = f"{base.text}, which it is added to"
-            offsets.append(Offset(call.equation(theirs, ours, extra.text, like), frozenset(dims)))
+            offsets.append(
+                Offset(call.equation(theirs, ours, extra.text, like), extra.constant, parted=base.dim is not None)
+            )
     sources = base.sources | extra.sources
     return Value(
         call.shape,
@@ -117,8 +116,8 @@ def multiplied(call: Call, first: Value, second: Value) -> Value:
         (length, None if a is None or b is None else a + b)
         for (length, a), (_, b) in zip(first.pieces, second.pieces, strict=True)
     )
-    offsets = [Offset(one.equation, one.dims & second.constant_dims()) for one in first.offsets]
-    offsets += [Offset(one.equation, one.dims & first.constant_dims()) for one in second.offsets]
+    offsets = [one.moved(one.dims & second.constant_dims()) for one in first.offsets]
+    offsets += [one.moved(one.dims & first.constant_dims()) for one in second.offsets]
     made = Value(
         call.shape,
         pieces,
@@ -168,11 +167,19 @@ def power(call: Call) -> Value:
     return call.result(scale, base.sources)
 
 
+@register_rule("aten::to", "aten::_to_copy", "aten::type_as")
+def cast(call: Call) -> Value:
+    """The same numbers in another dtype; whole numbers are rounded, which is seen at one scale only."""
+    if not call.node.meta["val"].dtype.is_floating_point:
+        call.demand_fixed(call.value("self"))
+        return call.result(Form())
+    return call.value("self")
+
+
 @register_rule("aten::neg", "aten::negative", "aten::positive", "aten::detach", "aten::clone", "aten::alias")
-@register_rule("aten::contiguous", "aten::to", "aten::_to_copy", "aten::type_as", "aten::lift_fresh_copy")
-@register_rule("aten::lift_fresh", "aten::float", "aten::double", "aten::half", "aten::bfloat16")
+@register_rule("aten::contiguous", "aten::lift_fresh_copy", "aten::lift_fresh")
 def keep(call: Call) -> Value:
-    """The same numbers up to sign and dtype."""
+    """The same numbers up to sign."""
     return call.value("self")
 
 
@@ -188,7 +195,8 @@ def prelu(call: Call) -> Value:
     """max(x, 0) + w min(x, 0): homogeneous in x; the slope w stays."""
     slope = call.value("weight")
     call.require(call.scale(slope), Form(), slope.text, "1, for it is a slope beside one that is 1")
-    return call.settled(call.value("self")).replaced(tensor=None)
+    value = call.settled(call.value("self"))
+    return value.replaced(tensor=None, constant=value.constant - ({1} if slope.shape != (1,) else set()))
 
 
 @register_rule("aten::maximum", "aten::minimum", "aten::fmax", "aten::fmin")
@@ -256,9 +264,9 @@ def masked_fill(call: Call) -> Value:
     value, fill = call.value("self"), call.get("value")
     call.demand_fixed(call.value("mask"))
     if isinstance(fill, float) and abs(fill) == float("inf"):
-        return value.replaced(tensor=None)
+        return framed(value, call.shape).replaced(tensor=None, constant=frozenset())
     if isinstance(fill, int | float) and fill == 0:
-        return call.settled(value).replaced(tensor=None)
+        return call.settled(framed(value, call.shape)).replaced(tensor=None, constant=frozenset())
     call.demand_fixed(value)
     call.demand_fixed(constant(fill) if not isinstance(fill, Value) else fill)
     return call.result(Form())
@@ -274,4 +282,4 @@ def dropout(call: Call) -> Value:
         call.demand_fixed(value)
         return call.result(Form())
     call.walk.note("dropout is active: the symmetries hold when the same mask is drawn; model.eval() switches it off")
-    return call.settled(value).replaced(tensor=None)
+    return call.settled(value).replaced(tensor=None, constant=frozenset())

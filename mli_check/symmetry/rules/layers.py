@@ -15,7 +15,7 @@ def without(value: Value, dims: Iterable[int]) -> Value:
     gone = frozenset(dims)
     return value.replaced(
         constant=value.constant - gone,
-        offsets=tuple(Offset(one.equation, one.dims - gone) for one in value.offsets),
+        offsets=tuple(one.moved(one.dims - gone) for one in value.offsets),
         tensor=None,
     )
 
@@ -147,13 +147,14 @@ def products(call: Call, first: Value, second: Value) -> Value:
 def _through(one: Value, other: Value, shape: tuple[int, ...], own: int) -> list[Offset]:
     """The offsets of a factor in the product's frame: along the factor's own axis, and where both are constant."""
     shift = len(shape) - len(one.shape)
-    beside = {dim + len(shape) - len(other.shape) for dim in other.constant_dims()}
+    lacking = len(shape) - len(other.shape)
+    beside = {*range(lacking), *(dim + lacking for dim in other.constant_dims())}
     kept = []
     for offset in one.offsets:
         batch = {dim + shift for dim in offset.dims if dim + shift < len(shape) - 2} & beside
         axis = {own} if (own - shift) in offset.dims else set()
         across = {2 * len(shape) - 3 - own} & beside
-        kept.append(Offset(offset.equation, frozenset(batch | axis | across)))
+        kept.append(offset.moved(batch | axis | across))
     return kept
 
 

@@ -60,7 +60,8 @@ def _by_channel(call: Call, examples: list[int], *, batch: bool) -> Value:
     value = call.value("input")
     dims = [*examples, *range(2, len(value.shape))]
     if batch:
-        left = call.dropped(value, lambda offset: along(offset, value.shape, dims))
+        whole = call.uniform(value, dims)
+        left = call.dropped(whole, lambda offset: along(offset, whole, dims))
         made = normalised(call, left, [dim for dim in (0, 1) if dim not in dims])
     else:
         made = _frozen(call, value)
@@ -85,7 +86,8 @@ def layer_norm(call: Call) -> Value:
     """Statistics over the last dimensions of every example."""
     value = call.value("input")
     dims = _last(value, call.get("normalized_shape"))
-    left = call.dropped(value, lambda offset: along(offset, value.shape, dims))
+    whole = call.uniform(value, dims)
+    left = call.dropped(whole, lambda offset: along(offset, whole, dims))
     made = normalised(call, left, [dim for dim in range(len(value.shape)) if dim not in dims])
     return affine(call, made, dims, call.optional("weight"), call.optional("bias"))
 
@@ -112,7 +114,7 @@ def group_norm(call: Call) -> Value:
     dims = space if groups == value.shape[1] else [1, *space]
 
     def gone(offset: Offset) -> bool:
-        return along(offset, value.shape, dims)
+        return along(offset, value, dims)
 
     left = call.dropped(value, gone)
     if left.dim == 1:

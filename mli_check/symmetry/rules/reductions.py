@@ -9,7 +9,7 @@ from mli_check.symmetry.call import Call, Result, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.rules.elementwise import larger
 from mli_check.symmetry.rules.layers import without
-from mli_check.symmetry.values import Offset, Value, along
+from mli_check.symmetry.values import Value, along
 
 
 def reduced(call: Call, value: Value, dims: Iterable[int], *, keepdim: bool) -> Value:
@@ -26,9 +26,7 @@ def reduced(call: Call, value: Value, dims: Iterable[int], *, keepdim: bool) -> 
         tensor=None,
         constant=frozenset(place[dim] for dim in value.constant if dim in place),
         dim=None if value.dim is None else place[value.dim],
-        offsets=tuple(
-            Offset(one.equation, frozenset(place[dim] for dim in one.dims if dim in place)) for one in value.offsets
-        ),
+        offsets=tuple(one.moved(place[dim] for dim in one.dims if dim in place) for one in value.offsets),
     )
 
 
@@ -62,7 +60,8 @@ def extreme(call: Call) -> Result:
         return larger(call)
     value = call.value("self")
     dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
-    passed = call.settled(call.uniform(value, dims), lambda offset: along(offset, value.shape, dims))
+    whole = call.uniform(value, dims)
+    passed = call.settled(whole, lambda offset: along(offset, whole, dims))
     keeps = call.operation in ("sort", "topk") or bool(call.get("keepdim"))
     made = reduced(call, passed, dims, keepdim=keeps)
     if len(call.shapes) == 1:
@@ -85,7 +84,8 @@ def spread(call: Call) -> Value:
     """A standard deviation or variance: what is constant along the dimensions is gone."""
     value = call.value("self")
     dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
-    left = call.uniform(call.dropped(value, lambda offset: along(offset, value.shape, dims)), dims)
+    whole = call.uniform(value, dims)
+    left = call.dropped(whole, lambda offset: along(offset, whole, dims))
     made = reduced(call, left, dims, keepdim=bool(call.get("keepdim")))
     power = Fraction(2 if call.operation == "var" else 1)
     pieces = tuple((length, None if scale is None else scale * power) for length, scale in made.pieces)
@@ -98,7 +98,8 @@ def max_pool(call: Call) -> Result:
     """The largest of a window; padding is infinitely small, so a constant passes."""
     value = call.value("self")
     space = _space(call, value)
-    passed = call.settled(call.uniform(value, space), lambda offset: along(offset, value.shape, space))
+    whole = call.uniform(value, space)
+    passed = call.settled(whole, lambda offset: along(offset, whole, space))
     made = passed.replaced(shape=call.shape, tensor=None)
     return made if len(call.shapes) == 1 else (made, Value.whole(call.shapes[1], Form(), "the indices of a pooling"))
 

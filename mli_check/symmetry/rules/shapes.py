@@ -8,7 +8,7 @@ from mli_check.symmetry.call import Call, Result, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.rules.elementwise import framed
 from mli_check.symmetry.rules.layers import without
-from mli_check.symmetry.values import Offset, Piece, Value
+from mli_check.symmetry.values import Piece, Value
 
 
 def moved(value: Value, place: Mapping[int, int], shape: Sequence[int], text: str | None = None) -> Value:
@@ -18,9 +18,7 @@ def moved(value: Value, place: Mapping[int, int], shape: Sequence[int], text: st
         text=text or value.text,
         constant=frozenset(place[dim] for dim in value.constant if dim in place),
         dim=None if value.dim is None else place[value.dim],
-        offsets=tuple(
-            Offset(one.equation, frozenset(place[dim] for dim in one.dims if dim in place)) for one in value.offsets
-        ),
+        offsets=tuple(one.moved(place[dim] for dim in one.dims if dim in place) for one in value.offsets),
     )
 
 
@@ -65,7 +63,7 @@ def reshape(call: Call) -> Value:
     return value.replaced(
         shape=call.shape,
         constant=constant(value.constant),
-        offsets=tuple(Offset(one.equation, constant(one.dims)) for one in value.offsets),
+        offsets=tuple(one.moved(constant(one.dims)) for one in value.offsets),
     )
 
 
@@ -136,7 +134,9 @@ def rearranged(call: Call) -> Value:
 def roll(call: Call) -> Value:
     """Entries move along dimensions: constants along them stay, parts along them mix."""
     value = call.value("self")
-    dims = [dim % len(value.shape) for dim in call.get("dims", ())] or list(range(len(value.shape)))
+    dims = [dim % len(value.shape) for dim in call.get("dims", ())]
+    if not dims:  # all entries in one row
+        return without(call.uniform(value), range(len(value.shape)))
     return call.uniform(value, dims)
 
 
@@ -228,7 +228,7 @@ def _joined(call: Call, values: list[Value], dim: int) -> Value:
             else:
                 pieces.append((size, scale))
     one = len(pieces) == 1
-    offsets = [Offset(one.equation, one.dims - {dim}) for value in values for one in value.offsets]
+    offsets = [one.moved(one.dims - {dim}) for value in values for one in value.offsets]
     shared = frozenset.intersection(*(value.constant_dims() for value in values)) - {dim}
     return Value(
         call.shape,
