@@ -85,7 +85,7 @@ def test_a_rule_without_a_name_is_an_option_error() -> None:
 # Factors and states that do not fit
 
 
-BAD_FACTORS = [0, 0.0, -2.0, float("nan"), float("inf"), "2", None, 2j, pytest.param(10**400, id="1e400")]
+BAD_FACTORS = [0, 0.0, True, -2.0, float("nan"), float("inf"), "2", None, 2j, pytest.param(10**400, id="1e400")]
 
 
 @pytest.mark.parametrize("factor", BAD_FACTORS, ids=repr)

@@ -176,7 +176,9 @@ CONSTANTS = [
     added("one number, layer norm", lambda m, x: layer_normed(m.a(x) + m.p), "a.weight p", p=[1]),
     added("positions, layer norm", lambda m, x: layer_normed(m.a(x) + m.p), "", TOKENS, p=[5, 4]),
     added("rows, then columns", lambda m, x: layer_normed(m.a(x) + (m.u + m.v)), "u", TOKENS, u=[5, 1], v=[4]),
-    added("columns, then rows", lambda m, x: layer_normed(m.a(x) + (m.v + m.u)), "u", TOKENS, u=[5, 1], v=[4]),
+    added(
+        "columns, then rows", lambda m, x: layer_normed(m.a(x) + (m.v + m.u)), "", TOKENS, coarse=True, u=[5, 1], v=[4]
+    ),  # one summand becomes the constant of the other
     added("masked, batch norm", lambda m, x: batch_normed(m.a(x) + m.p.masked_fill(x > 0, 0)), "", p=[4]),
     added("dropout, batch norm", lambda m, x: batch_normed(m.a(x) + F.dropout(m.p.expand(12, 4))), "", p=[4]),
     added("a slope a channel, layer norm", sloped, "", coarse=True, p=[12, 1], r=[4]),

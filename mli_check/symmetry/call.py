@@ -40,7 +40,7 @@ def register_rule(*operations: str) -> Callable[[Rule], Rule]:
             )
 
     def register(rule: Rule) -> Rule:
-        RULES.update(dict.fromkeys(operations, rule))
+        RULES.update({name.removesuffix("_"): rule for name in operations})
         return rule
 
     return register

@@ -80,13 +80,13 @@ def _region(found: Walk, node: Node, seen: dict[Node, Any]) -> tuple[Any, ...]:
     inner_seen = {holder: seen[given] for holder, given in zip(holders, inputs, strict=True)}
     memory = _follow(found, nodes, inner_seen)
     results = next(inner for inner in nodes if inner.op == "output").args[0]
-    shared = [one for one in results if memory.get(one, one) in holders]  # type: ignore[union-attr]
+    shared = [one for one in results if memory.get(one, one) in holders]
     if shared or any(inner_seen[holder] is not seen[given] for holder, given in zip(holders, inputs, strict=True)):
         raise TraceError(
             f"the block in {place_of(node)} changes its inputs in place, or hands on a view of one, and the graph does "
             "not say how; move that out of the `with` block"
         )
-    return tuple(inner_seen[one] for one in results)  # type: ignore[union-attr]
+    return tuple(inner_seen[one] for one in results)
 
 
 def _inside(node: Node, seen: Mapping[Node, Any]) -> tuple[GraphModule, list[Node]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -147,7 +148,8 @@ class Symmetries:
             first = self.aliases.get(name, name)
             if first not in self.shapes or first not in self._names:
                 raise UnknownNameError("tensor of this network", str(name), (*self.tensors, *self.aliases))
-            if not isinstance(factor, int | float | np.floating) or not 0 < factor <= sys.float_info.max:
+            real = isinstance(factor, Real) and not isinstance(factor, bool)
+            if not real or not 0 < factor <= sys.float_info.max:
                 raise OptionError(f"the factor of `{name}` must be a positive, finite number, got {factor!r}")
             if given.setdefault(first, float(factor)) != factor:
                 raise OptionError(f"`{name}` and `{first}` are one tied tensor: {factor!r} and {given[first]!r} differ")

@@ -151,8 +151,8 @@ def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _quietly_and_whole() -> Iterator[None]:
     """torch fuses an attention layer into one operation where it can; here its parts have to be seen.
 
-    What is logged and printed while torch traces is held back: a user has the error, and under pytest, which listens to everything,
-    the thousands of lines would take longer than the tracing.
+    What is logged and printed while torch traces is held back: a user has the error, and under pytest, which listens
+    to everything, the thousands of lines would take longer than the tracing.
     """
     fused, level = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)

@@ -246,6 +246,13 @@ def compare(call: Call) -> Value:
     return call.result(Form())
 
 
+@register_rule("aten::sign", "aten::argmax", "aten::argmin")
+def blind(call: Call) -> Value:
+    """A sign, or where the largest entry is: the same at every positive scale."""
+    call.scale(call.value("self"))
+    return call.result(Form())
+
+
 @register_rule("aten::where")
 def where(call: Call) -> Value:
     """Each entry from one of two tensors: both scale alike."""

@@ -266,6 +266,13 @@ def zeros(call: Call) -> Value:
     return Value.whole(call.shape, None, "zeros")
 
 
+@register_rule("aten::ones_like", "aten::new_ones", "aten::full_like", "aten::new_full")
+@register_rule("aten::empty_like", "aten::new_empty", "aten::rand_like", "aten::randn_like")
+def filled(call: Call) -> Value:
+    """A tensor of another one's shape, with nothing of its entries."""
+    return call.result(Form())
+
+
 @register_rule("aten::full")
 def full(call: Call) -> Value:
     """A constant; zeros if it is 0."""
