@@ -135,9 +135,7 @@ class Call:
 
     def require(self, left: Form, right: Form, what: str, like: str) -> None:
         """Write down that two log-scales are equal; one that holds for all factors is left out."""
-        equation = self.equation(left, right, what, like)
-        if equation.form:
-            self.walk.equations.append(equation)
+        self._demand(self.equation(left, right, what, like))
 
     def equation(self, left: Form, right: Form, what: str, like: str) -> Equation:
         """Two log-scales that may have to be equal, and why."""
@@ -170,10 +168,9 @@ class Call:
         found = self.uniform(self.settled(value)).pieces[0][1]
         return Form() if found is None else found
 
-    def demand_fixed(self, value: Value, keep: Callable[[Offset], bool] = lambda _: False) -> None:
+    def demand_fixed(self, value: Value) -> None:
         """Demand that the value keeps its scale, as an operation must have it that is not homogeneous."""
-        settled = self.settled(value, keep)
-        for _, scale in settled.pieces:
+        for _, scale in self.settled(value).pieces:
             if scale:
                 self.require(scale, Form(), value.text, f"1, for `{self.operation}` is not homogeneous")
 
