@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import warnings
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
+from hypothesis import assume
 from torch import Tensor, nn
 from torch.func import functional_call, jacfwd
 
 from mli_check.strategies import fill
+from mli_check.strategies.generic import is_generic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +48,16 @@ def numerical_dimensions(model: nn.Module, symmetries: Symmetries, inputs: Tenso
     Scales that leave the output alone for all of several draws of the weights: for one draw alone, constants that reach
     the same few places can cancel one another, at factors that depend on the weights. In float64 and training mode.
     """
+    draws = (fill(copy.deepcopy(model), seed) for seed in range(1, 50))
+    generic = list(islice((one for one in draws if is_generic(one, inputs)), len(WEIGHT_DRAWS)))
+    assume(len(generic) == len(WEIGHT_DRAWS))  # a network with a dead unit has symmetries of its own
     fixed, free, size = [], [], 0.0
-    for seed in WEIGHT_DRAWS:
-        jacobian, outputs = _jacobian(fill(copy.deepcopy(model), seed), symmetries, inputs)
+    for index, drawn in enumerate(generic):
+        jacobian, outputs = _jacobian(drawn, symmetries, inputs)
         fixed.append(jacobian)
         size = max(size, float(outputs.norm()))
-        apart = [torch.zeros_like(outputs)] * len(WEIGHT_DRAWS)
-        apart[WEIGHT_DRAWS.index(seed)] = -outputs
+        apart = [torch.zeros_like(outputs)] * len(generic)
+        apart[index] = -outputs  # by how much the output is multiplied may differ from draw to draw
         free.append(torch.cat([jacobian, torch.stack(apart, dim=1)], dim=1))
     return _nullity(torch.cat(fixed), size), _nullity(torch.cat(free), size)
 
