@@ -458,11 +458,22 @@ def test_stuck(mli):
 )
 
 
+def heed_interrupts() -> None:
+    """In the child: a shell that puts the tests in the background has told them all to ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_cut_off_in_its_second_claim_leaves_the_first(tmp_path: Path, blow: signal.Signals) -> None:
     prepare(tmp_path, STUCK)
     with subprocess.Popen(
-        command(), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(),
+        cwd=tmp_path,
+        env=environment(),
+        preexec_fn=heed_interrupts,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         deadline = time.monotonic() + PATIENCE
         while not (tmp_path / "stuck").exists() and process.poll() is None and time.monotonic() < deadline:
