@@ -8,7 +8,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
-from mli_check.symmetry.call import Call, Layer, constant, register_rule
+from mli_check.symmetry.call import Call, Layer, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.values import Offset, Piece, Value
 
@@ -186,8 +186,7 @@ def keep(call: Call) -> Value:
 @register_rule("aten::relu", "aten::leaky_relu", "aten::abs")
 def homogeneous(call: Call) -> Value:
     """f(a x) = a f(x) for a > 0, with f not linear: constants have to scale along."""
-    value = call.settled(call.value("self"))
-    return value.replaced(tensor=None, text=value.text)
+    return call.settled(call.value("self")).replaced(tensor=None)
 
 
 @register_rule("aten::prelu", "aten::_prelu_kernel")
@@ -275,7 +274,7 @@ def masked_fill(call: Call) -> Value:
     if isinstance(fill, int | float) and fill == 0:
         return call.settled(framed(value, call.shape)).replaced(tensor=None, constant=frozenset())
     call.demand_fixed(value)
-    call.demand_fixed(constant(fill) if not isinstance(fill, Value) else fill)
+    call.demand_fixed(call.value("value"))
     return call.result(Form())
 
 

@@ -9,39 +9,31 @@ from mli_check.symmetry.call import Call, Result, register_rule
 from mli_check.symmetry.forms import Form
 from mli_check.symmetry.rules.elementwise import larger
 from mli_check.symmetry.rules.layers import without
+from mli_check.symmetry.rules.shapes import moved
 from mli_check.symmetry.values import Value, along
 
 
 def reduced(call: Call, value: Value, dims: Iterable[int], *, keepdim: bool) -> Value:
     """The value with `dims` gone, or of size 1; parts along them have been made to scale alike."""
-    gone = sorted({dim % len(value.shape) for dim in dims} if value.shape else set())
-    if keepdim:
-        place = {dim: dim for dim in range(len(value.shape)) if dim not in gone}
-    else:
-        left = [dim for dim in range(len(value.shape)) if dim not in gone]
-        place = {dim: index for index, dim in enumerate(left)}
-    return value.replaced(
-        shape=call.shape,
-        text=call.text,
-        tensor=None,
-        constant=frozenset(place[dim] for dim in value.constant if dim in place),
-        dim=None if value.dim is None else place[value.dim],
-        offsets=tuple(one.moved(place[dim] for dim in one.dims if dim in place) for one in value.offsets),
-    )
+    gone = set(dims)
+    left = [dim for dim in range(len(value.shape)) if dim not in gone]
+    place = {dim: dim if keepdim else index for index, dim in enumerate(left)}
+    return moved(value.replaced(tensor=None), place, call.shape, call.text)
 
 
 def _dims(call: Call, value: Value) -> list[int]:
+    """The dimensions of a reduction, counted from the front; all where none is named."""
     found = call.get("dim")
     if found is None or (isinstance(found, list | tuple) and not found):
         return list(range(len(value.shape)))
-    return [found] if isinstance(found, int) else list(found)
+    return [dim % max(len(value.shape), 1) for dim in ([found] if isinstance(found, int) else found)]
 
 
 @register_rule("aten::mean", "aten::sum", "aten::nanmean", "aten::nansum")
 def linear_reduction(call: Call) -> Value:
     """A mean or a sum: linear, so every constant stays one."""
     value = call.value("self")
-    dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
+    dims = _dims(call, value)
     return reduced(call, call.uniform(value, dims), dims, keepdim=bool(call.get("keepdim")))
 
 
@@ -59,7 +51,7 @@ def extreme(call: Call) -> Result:
     if call.arguments.get("other") is not None:
         return larger(call)
     value = call.value("self")
-    dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
+    dims = _dims(call, value)
     whole = call.uniform(value, dims)
     passed = call.settled(whole, lambda offset: along(offset, whole, dims))
     keeps = call.operation in ("sort", "topk") or bool(call.get("keepdim"))
@@ -75,7 +67,7 @@ def norm(call: Call) -> Value:
     value = call.settled(call.value("self"))
     if call.get("ord", call.get("p")) == 0:
         return call.result(Form())
-    dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
+    dims = _dims(call, value)
     return reduced(call, call.uniform(value, dims), dims, keepdim=bool(call.get("keepdim")))
 
 
@@ -83,7 +75,7 @@ def norm(call: Call) -> Value:
 def spread(call: Call) -> Value:
     """A standard deviation or variance: what is constant along the dimensions is gone."""
     value = call.value("self")
-    dims = [dim % max(len(value.shape), 1) for dim in _dims(call, value)]
+    dims = _dims(call, value)
     whole = call.uniform(value, dims)
     left = call.dropped(whole, lambda offset: along(offset, whole, dims))
     made = reduced(call, left, dims, keepdim=bool(call.get("keepdim")))
