@@ -68,6 +68,18 @@ class Value:
         """A copy with other fields."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
+    def stretch(self, start: int, stop: int) -> tuple[Piece, ...]:
+        """The pieces between two positions along `dim`; one piece where the whole tensor has one scale."""
+        if self.dim is None:
+            return ((stop - start, self.pieces[0][1]),)
+        found, at = [], 0
+        for length, scale in self.pieces:
+            inside = min(at + length, stop) - max(at, start)
+            if inside > 0:
+                found.append((inside, scale))
+            at += length
+        return tuple(found)
+
     def plus(self, form: Form, sources: frozenset[str] | None = None) -> Value:
         """The value multiplied by something of log-scale `form`."""
         pieces = tuple((length, None if scale is None else scale + form) for length, scale in self.pieces)

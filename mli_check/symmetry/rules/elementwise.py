@@ -35,7 +35,7 @@ def aligned(call: Call, first: Value, second: Value) -> tuple[Value, Value]:
     size = first.shape[dim]
     cuts = sorted({0, size} | set(_ends(first, size)) | set(_ends(second, size)))
     return tuple(  # type: ignore[return-value]
-        value.replaced(pieces=tuple((end - start, _at(value, start)) for start, end in pairwise(cuts)), dim=dim)
+        value.replaced(pieces=tuple(piece for cut in pairwise(cuts) for piece in value.stretch(*cut)), dim=dim)
         for value in (first, second)
     )
 
@@ -46,18 +46,6 @@ def _ends(value: Value, size: int) -> list[int]:
         at += length
         ends.append(at if value.dim is not None else size)
     return ends
-
-
-def _at(value: Value, position: int) -> Form | None:
-    """The log-scale at a position along the dimension of the pieces."""
-    if value.dim is None:
-        return value.pieces[0][1]
-    at = 0
-    for length, scale in value.pieces:
-        at += length
-        if position < at:
-            return scale
-    raise IndexError(position)
 
 
 def added(call: Call, first: Value, second: Value) -> Value:

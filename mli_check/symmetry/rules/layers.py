@@ -104,12 +104,7 @@ def grouped(call: Call, value: Value, dim: int, groups: int) -> list[Form | None
     width = value.shape[dim] // groups
     found: list[Form | None] = []
     for group in range(groups):
-        start, stop, at = group * width, (group + 1) * width, 0
-        inside = []
-        for length, scale in value.pieces:
-            if at < stop and at + length > start and scale is not None:
-                inside.append(scale)
-            at += length
+        inside = [scale for _, scale in value.stretch(group * width, (group + 1) * width) if scale is not None]
         for other in inside[1:]:
             call.require(other, inside[0], f"a part of {value.text}", "another part, which it is summed with")
         found.append(inside[0] if inside else None)

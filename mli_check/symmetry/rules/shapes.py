@@ -155,13 +155,7 @@ def cut(call: Call) -> Value:
 
 def _stretch(value: Value, dim: int, start: int, shape: Sequence[int], text: str) -> Value:
     """The entries from `start` on along `dim`, as many as `shape` has there."""
-    pieces = value.pieces
-    if value.dim == dim:
-        pieces, at, stop = (), 0, start + shape[dim]
-        for length, scale in value.pieces:
-            inside = min(at + length, stop) - max(at, start)
-            pieces = (*pieces, (inside, scale)) if inside > 0 else pieces
-            at += length
+    pieces = value.stretch(start, start + shape[dim]) if value.dim == dim else value.pieces
     made = value.replaced(shape=tuple(shape), pieces=pieces, text=value.text if value.tensor else text)
     return made.replaced(dim=None, pieces=((0, pieces[0][1]),)) if len(pieces) == 1 else made
 
