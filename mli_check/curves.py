@@ -139,7 +139,11 @@ class Outcomes:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """How a curve was made; goes into reports beside its figures."""
+    """How a curve was made; goes into reports beside its figures.
+
+    `calibration_shift` is what a `calibration_subset` changed in loss and error, at most, where it was measured: both
+    ends of the path and its middle. `seconds` are the evaluation's, divided evenly among its paths.
+    """
 
     path: str
     loss: str
@@ -151,6 +155,8 @@ class Record:
     examples: int
     batch_size: int
     seconds: float
+    calibration_examples: int | None = None
+    calibration_shift: tuple[float, float | None] | None = None
     notes: tuple[str, ...] = ()
 
 

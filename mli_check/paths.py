@@ -77,22 +77,47 @@ class Span(ABC):
             raise UnknownNameError("policy for norm_stats", str(norm_stats), ("interpolate", "freeze"))
         common, own = self.coefficients(at), self.tensor_coefficients(at)
         for name, tensor in self.final.items():
-            untrained = trained is not None and name not in trained
-            fixed = norm_stats == "freeze" if is_running_statistic(name) else untrained
-            stays = fixed or not tensor.is_floating_point()
-            yield name, tensor.detach().clone() if stays else self._combine(name, own.get(name, common))
+            moves = self.moves(name, norm_stats, trained)
+            yield name, self.combine(name, own.get(name, common)) if moves else tensor.detach().clone()
 
-    def _combine(self, name: str, coefficients: Coefficients) -> Tensor:
-        """sum_j c_j * theta_j, leaving out zero coefficients, because 0 * NaN is NaN; c_j = 1 copies exactly."""
-        total: Tensor | None = None
-        dtype = self.final[name].dtype
-        for coefficient, state in zip(coefficients, self.basis, strict=True):
-            if coefficient == 0:
-                continue
-            tensor = state[name].detach().to(dtype)
-            term = tensor.clone() if coefficient == 1 else tensor * coefficient
-            total = term if total is None else total.add_(term.to(total.device))
-        return torch.zeros_like(self.final[name]) if total is None else total
+    def moves(self, name: str, norm_stats: str, trained: Collection[str] | None = None) -> bool:
+        """Whether a tensor follows the path's coefficients; the others stay at the final state's. See `tensors`."""
+        if not self.final[name].is_floating_point():
+            return False
+        if is_running_statistic(name):
+            return norm_stats == "interpolate"
+        return trained is None or name in trained
+
+    def combine(self, name: str, coefficients: Coefficients) -> Tensor:
+        """sum_j c_j * theta_j for one tensor, as `combination` does it, with the final state's dtype and device."""
+        final = self.final[name]
+        pairs = [(c, state[name].detach()) for c, state in zip(coefficients, self.basis, strict=True) if c != 0]
+        if not pairs:
+            return torch.zeros_like(final)
+        return combination([(c, tensor.to(final.device, final.dtype)) for c, tensor in pairs])
+
+
+def combination(terms: Sequence[tuple[float, Tensor]], out: Tensor | None = None) -> Tensor:
+    """sum_j c_j * tensor_j in a new tensor, or in `out`; c_j = 1 alone copies exactly.
+
+    Terms with a coefficient of zero are to be left out, because 0 * NaN is NaN.
+    """
+    (first, tensor), *others = terms
+    total = torch.empty_like(tensor) if out is None else out
+    if is_affine([c for c, _ in terms]):
+        return torch.lerp(tensor, others[0][1], others[0][0], out=total)
+    if first == 1:
+        total.copy_(tensor)
+    else:
+        torch.mul(tensor, first, out=total)
+    for coefficient, tensor in others:
+        total.add_(tensor, alpha=coefficient)
+    return total
+
+
+def is_affine(coefficients: Sequence[float]) -> bool:
+    """Whether these are (1 - alpha, alpha), which takes one pass over the tensors instead of two."""
+    return len(coefficients) == 2 and coefficients[0] == 1 - coefficients[1]
 
 
 class LinearPath(Span):

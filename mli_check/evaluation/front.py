@@ -1,32 +1,32 @@
-"""evaluate and evaluate_many: check what was asked, choose an engine, turn its results into a curve or surface."""
+"""evaluate and evaluate_many: check what was asked, have it measured, give it back as curves and surfaces."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from mli_check.curves import Curve, Outcomes, Record, Surface
+from mli_check.curves import Curve, Record, Surface
 from mli_check.data.dataset import Dataset
-from mli_check.errors import DivergedError, OptionError, UnknownNameError
-from mli_check.evaluation import layout, loop, memory, norm_stats
-from mli_check.evaluation.loop import Job, PointResult
-from mli_check.losses import Loss, is_classification, resolve
-from mli_check.paths import Plane, Point, Span, grid
-from mli_check.precision import full_float32
+from mli_check.errors import OptionError, UnknownNameError
+from mli_check.evaluation import engines, layout, memory, norm_stats
+from mli_check.evaluation.assembly import Axes, Request, assemble, check_end
+from mli_check.evaluation.job import Job, Used
+from mli_check.evaluation.norm_stats import NormStats, call
+from mli_check.evaluation.sites import Site, distinct
+from mli_check.evaluation.tally import Tally
+from mli_check.losses import LOSSES, Loss, is_classification, resolve
+from mli_check.paths import Plane, Span, grid
+from mli_check.precision import PRECISIONS, arithmetic
 from mli_check.progress import Progress, bar
 from mli_check.states import check_fits
 
-ENGINES = {"loop": loop.run}
-PRECISIONS = ("highest",)
 KEEP = ("summary", "examples", "logits")
 
 
@@ -42,6 +42,7 @@ def evaluate(
     norm_stats: str | None = None,
     calibration: Dataset | None = None,
     calibration_batch: int = 500,
+    calibration_subset: int | None = None,
     engine: str = "auto",
     precision: str = "highest",
     memory_limit: int | None = None,
@@ -57,9 +58,12 @@ def evaluate(
     (default: as many equal steps on [-1, 1]). `loss` is a name or a callable (outputs, targets) -> (n,).
     `norm_stats` is the policy for running statistics, `freeze`, `interpolate` or `recalibrate` (needs `calibration`;
     averages batches of `calibration_batch` examples in their order); left out, it is `recalibrate` where the model
-    keeps any. `memory_limit` bounds, in bytes, the memory beside the states and the data as the network sees them (for
+    keeps any. `calibration_subset` takes only so many examples, drawn by a fixed seed, and the record says by how much
+    that moved loss and error at the path's ends and middle. `memory_limit` bounds, in bytes, the memory beside the states and the data as the network sees them (for
     pixels a normalised copy, four times as large); it never changes a figure's meaning, as calibration keeps its own
-    batch size. `device` defaults to the model's. `keep="examples"` keeps every
+    batch size. `engine` is `loop`, `first_layer` (products of the first layer shared by all points), `stacked` (many
+    points in one pass, by vmap) or `auto`; the record says which did the work, and why where it is another than asked
+    for. `precision` is `highest`, or `tf32` (CUDA) or `bf16` for the products. `device` defaults to the model's. `keep="examples"` keeps every
     example's loss, `"logits"` also its outputs. `progress` is True or a callable (done, total).
 
     Raises StateMismatchError if the states do not fit the model, OptionError and UnknownNameError for bad arguments,
@@ -73,6 +77,7 @@ def evaluate(
         norm_stats=norm_stats,
         calibration=calibration,
         calibration_batch=calibration_batch,
+        calibration_subset=calibration_subset,
         engine=engine,
         precision=precision,
         memory_limit=memory_limit,
@@ -106,6 +111,7 @@ class Options:
     norm_stats: str | None = None
     calibration: Dataset | None = None
     calibration_batch: int = 500
+    calibration_subset: int | None = None
     engine: str = "auto"
     precision: str = "highest"
     memory_limit: int | None = None
@@ -116,70 +122,120 @@ class Options:
 
 
 def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Options) -> list[Curve | Surface]:
+    started = time.perf_counter()
+    if not paths:
+        return []
     for path in paths:
         check_fits(model, path.final, f"the final state of {path.label}")
-    for what, known in (("engine", ("auto", *ENGINES)), ("keep", KEEP), ("precision", PRECISIONS)):
+    for what, known in (("engine", ("auto", *engines.ENGINES)), ("keep", KEEP), ("precision", PRECISIONS)):
         if getattr(options, what) not in known:
             raise UnknownNameError(what, str(getattr(options, what)), known)
     loss_name, loss = resolve(options.loss)
-    axes = [_axes(path, options) for path in paths]
+    requests = [Request(path, _axes(path, options)) for path in paths]
     replica, device = _replica(model, options.device)
-    stats = norm_stats.resolve(replica, options.norm_stats, options.calibration, options.calibration_batch)
+    whole = norm_stats.resolve(replica, options.norm_stats, options.calibration, options.calibration_batch)
+    stats = whole.on_subset(options.calibration_subset)
     dtype = next((tensor.dtype for tensor in replica.parameters() if tensor.is_floating_point()), torch.float32)
-    stats = stats.to(device, dtype)
-    data = data.to(device).normalised(dtype)
-    results = []
+    whole, stats, data = whole.to(device, dtype), stats.to(device, dtype), data.to(device).normalised(dtype)
     seeded = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=seeded), torch.inference_mode(), full_float32():
-        loop.check_outputs(replica, data, one_logit=callable(options.loss))
-        notes: tuple[str, ...] = ()
-        if layout.works_channels_last(replica, data):
-            data, stats, notes = data.map(layout.channels_last), stats.map(layout.channels_last), (layout.NOTE,)
-        job = Job(
-            model=replica,
-            data=data,
-            loss_name=loss_name,
-            loss=loss,
-            norm_stats=stats,
-            batch_size=memory.batch_size(replica, data, options.memory_limit),
-            keep=options.keep,
-            progress=bar("evaluating") if options.progress is True else options.progress or None,
+    with torch.random.fork_rng(devices=seeded), torch.inference_mode(), arithmetic(options.precision, device):
+        check_outputs(replica, data, loss)
+        engine, notes = engines.choose(options.engine, replica, data), ()
+        if engine != "stacked" and layout.works_channels_last(replica, data):  # vmap lacks rules for that layout
+            data, whole, stats = (part.map(layout.channels_last) for part in (data, whole, stats))
+            notes = (layout.NOTE,)
+        sites, requests = _sites(requests, stats, bool(norm_stats.tracking_layers(replica)))
+        work = _Work(replica, data, loss_name, loss, options, engine)
+        curves = [place for request in requests if len(request.axes) == 1 for place in request.places]
+        tally, used = work.measure(sites, stats, outcomes=max(curves, default=-1) + 1)
+        shift = work.shift(sites, requests[0].places, whole, tally) if stats is not whole else None
+    results = []
+    for request in requests:
+        if not options.allow_diverged:
+            check_end(request, tally)
+        record = Record(
+            path=request.path.label,
+            loss=loss_name,
+            norm_stats=stats.policy,
+            calibration_batch=stats.batch,
+            calibration_examples=None if stats.calibration is None else len(stats.calibration),
+            calibration_shift=shift,
+            engine=used.engine,
+            precision=options.precision,
+            device=str(device),
+            examples=len(data),
+            batch_size=used.batch_size,
+            seconds=(time.perf_counter() - started) / len(requests),
+            notes=(*notes, *used.notes),
         )
-        for path, axis in zip(paths, axes, strict=True):
-            results.append(_one(job, path, axis, options, device, notes))
+        results.append(assemble(request, tally, data, record))
     return results
 
 
-def _one(
-    job: Job,
-    path: Span,
-    axes: tuple[np.ndarray, ...],
-    options: Options,
-    device: torch.device,
-    notes: tuple[str, ...],
-) -> Curve | Surface:
-    """The curve or surface of one path."""
-    started = time.perf_counter()
-    name = "loop" if options.engine == "auto" else options.engine
-    points = _points(axes)
-    measured = ENGINES[name](job, path, points)
-    if not options.allow_diverged:
-        _check_end(path, points, measured)
-    checkpoint = _checkpoint(job, path)
-    record = Record(
-        path=path.label,
-        loss=job.loss_name,
-        norm_stats=job.norm_stats.policy,
-        calibration_batch=job.norm_stats.batch,
-        engine=name,
-        precision=options.precision,
-        device=str(device),
-        examples=len(job.data),
-        batch_size=job.batch_size,
-        seconds=time.perf_counter() - started,
-        notes=notes,
-    )
-    return _assemble(job, axes, measured, record, checkpoint)
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """A model laid out for its data, and how its outputs are measured."""
+
+    model: nn.Module
+    data: Dataset
+    loss_name: str
+    loss: Loss
+    options: Options
+    engine: str
+
+    def measure(self, sites: Sequence[Site], stats: NormStats, outcomes: int = 0) -> tuple[Tally, Used]:
+        """What the sites come to; the first `outcomes` keep their errors example by example."""
+        options, data = self.options, self.data
+        tally = Tally(data, self.loss, self.loss_name, sites=len(sites), outcomes=outcomes, keep=options.keep)
+        room = memory.room(self.model, data, options.memory_limit, stats)
+        tally.limit(room.waiting)
+        progress = bar("evaluating") if options.progress is True else options.progress or None
+        job = Job(model=self.model, data=data, norm_stats=stats, sites=sites, tally=tally, room=room, progress=progress)
+        return tally, engines.run(job, self.engine, freely=options.engine == "auto")
+
+    def shift(
+        self, sites: Sequence[Site], places: Sequence[int], whole: NormStats, tally: Tally
+    ) -> tuple[float, float | None]:
+        """The largest change of loss and error, at both ends and in the middle, that a calibration subset made."""
+        chosen = sorted({places[0], places[len(places) // 2], places[-1]})
+        quiet = dataclasses.replace(self.options, keep="summary", progress=None)
+        exact, _ = dataclasses.replace(self, options=quiet, engine="loop").measure([sites[p] for p in chosen], whole)
+        everywhere = range(len(chosen))
+        loss = float(np.abs(exact.loss(everywhere) - tally.loss(chosen)).max())
+        ours, theirs = tally.error(chosen), exact.error(everywhere)
+        return loss, None if ours is None or theirs is None else float(np.abs(ours - theirs).max())
+
+
+def _sites(requests: list[Request], stats: NormStats, tracking: bool) -> tuple[list[Site], list[Request]]:
+    """The distinct sites of all requests, those of curves first, and the requests with the places of theirs."""
+    recalibrated = stats.policy == "recalibrate" and tracking
+    order = sorted(range(len(requests)), key=lambda number: len(requests[number].axes))
+    asked = [requests[number].sites(stats.of_path, recalibrated) for number in order]
+    own = [Site(r.path, r.path.end, "freeze", False) for r in requests if recalibrated and len(r.axes) == 1]
+    sites, places = distinct(site for group in (*asked, own) for site in group)
+    found, start, checkpoints = list(requests), 0, iter(places[len(places) - len(own) :])
+    for number, group in zip(order, asked, strict=True):
+        found[number] = dataclasses.replace(requests[number], places=places[start : start + len(group)])
+        start += len(group)
+    if own:
+        found = [dataclasses.replace(r, checkpoint=next(checkpoints)) if len(r.axes) == 1 else r for r in found]
+    return sites, found
+
+
+def check_outputs(model: nn.Module, data: Dataset, loss: Loss) -> None:
+    """Raise OptionError if class indices do not fit the model's logits (on a GPU that would end the process).
+
+    A model of a single output is let through with a loss of the caller's own, which may be binary.
+    """
+    outputs, named = call(model, data, slice(0, 1)), loss in LOSSES.values()
+    classes = is_classification(data.targets) and isinstance(outputs, Tensor) and outputs.ndim == 2
+    if classes and (named or outputs.shape[1] > 1) and data.classes > outputs.shape[1]:
+        raise OptionError(
+            f"dataset {data.name!r} has class {data.classes - 1}, the model gives {outputs.shape[1]} logits "
+            f"(classes 0 to {outputs.shape[1] - 1}); use a model with at least {data.classes} outputs"
+        )
+    if named:
+        loss(outputs, data.targets[:1])
 
 
 def _replica(model: nn.Module, device: torch.device | str | None) -> tuple[nn.Module, torch.device]:
@@ -195,7 +251,7 @@ def _replica(model: nn.Module, device: torch.device | str | None) -> tuple[nn.Mo
     return replica.to(where).eval().requires_grad_(False), where
 
 
-def _axes(path: Span, options: Options) -> tuple[np.ndarray, ...]:
+def _axes(path: Span, options: Options) -> Axes:
     alphas = grid(options.points, options.alphas)
     if isinstance(path, Plane):
         if options.keep != "summary":
@@ -204,67 +260,3 @@ def _axes(path: Span, options: Options) -> tuple[np.ndarray, ...]:
     if options.betas is not None:
         raise OptionError(f"`betas` belongs to a Plane, and {path.label} has only alphas; leave it out")
     return (alphas,)
-
-
-def _points(axes: tuple[np.ndarray, ...]) -> list[Point]:
-    crossed = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    return [tuple(map(float, point)) for point in crossed.reshape(-1, len(axes))]
-
-
-def _check_end(path: Span, points: list[Point], results: list[PointResult]) -> None:
-    for point, result in zip(points, results, strict=True):
-        if point == path.end and not math.isfinite(result.loss):
-            raise DivergedError(
-                f"the loss at the end of {path.label} is {result.loss}: the network diverged in training; "
-                "train it with a smaller learning rate, or pass allow_diverged=True to see the curve all the same"
-            )
-
-
-def _checkpoint(job: Job, path: Span) -> dict[str, float] | None:
-    """The final state's own loss and error under its own buffers, where recalibration makes the curve's end differ."""
-    if path.dimension > 1 or job.norm_stats.policy != "recalibrate" or not norm_stats.tracking_layers(job.model):
-        return None
-    loop.Slots(job.model).place(path, path.end, "freeze")
-    result = loop.measure(job)
-    own = {"loss": result.loss}
-    return own if result.errors is None else own | {"error": float(result.errors.mean(dtype=np.float64))}
-
-
-def _stacked(rows: list[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
-    """All points' arrays as one; None where they were not kept."""
-    kept = [row for row in rows if row is not None]
-    return np.stack(kept) if kept else None
-
-
-def _assemble(
-    job: Job,
-    axes: tuple[np.ndarray, ...],
-    results: list[PointResult],
-    record: Record,
-    checkpoint: dict[str, float] | None,
-) -> Curve | Surface:
-    shape = tuple(len(axis) for axis in axes)
-    loss = np.array([result.loss for result in results]).reshape(shape)
-    rows = [result.errors for result in results if result.errors is not None]
-    classes = job.data.targets.cpu().numpy() if is_classification(job.data.targets) else None
-    error = balanced = outcomes = None
-    if rows and classes is not None:
-        error = np.array([row.mean(dtype=np.float64) for row in rows]).reshape(shape)
-        sizes = np.bincount(classes)
-        weights = (1 / (np.count_nonzero(sizes) * np.maximum(sizes, 1)))[classes]
-        balanced = np.array([row @ weights for row in rows]).reshape(shape)
-        outcomes = Outcomes.pack(rows)
-    if len(axes) == 2:
-        return Surface(alphas=axes[0], betas=axes[1], loss=loss, error=error, balanced_error=balanced, record=record)
-    return Curve(
-        alphas=axes[0],
-        loss=loss,
-        error=error,
-        balanced_error=balanced,
-        outcomes=outcomes,
-        classes=classes,
-        record=record,
-        checkpoint=checkpoint,
-        losses=_stacked([result.losses for result in results]),
-        logits=_stacked([result.logits for result in results]),
-    )

@@ -32,6 +32,24 @@ class NormStats:
         """How the path itself treats the statistics: what it sets is overwritten by a recalibration."""
         return "interpolate" if self.policy == "interpolate" else "freeze"
 
+    def batches(self) -> list[slice]:
+        """The rows of the calibration data, batch by batch."""
+        if self.calibration is None or self.batch is None:
+            return []
+        return [slice(start, start + self.batch) for start in range(0, len(self.calibration), self.batch)]
+
+    def on_subset(self, count: int | None) -> NormStats:
+        """The same policy on `count` drawn examples of the calibration data; itself for None.
+
+        Raises OptionError where there is no calibration data, or fewer, or where one example would be left for a batch.
+        """
+        if count is None:
+            return self
+        if self.calibration is None or self.batch is None:
+            raise OptionError(f"calibration_subset={count!r} needs norm_stats='recalibrate' with `calibration`; leave it out")
+        batch = checked_batch(self.batch, count)
+        return replace(self, calibration=self.calibration.shuffled().subset(count), batch=batch)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> NormStats:
         """The same policy with its calibration data on a device, pixels as a network of `dtype` sees them."""
         if self.calibration is None:
@@ -67,31 +85,57 @@ def resolve(model: nn.Module, policy: str | None, calibration: Dataset | None, b
         )
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 2:
         raise OptionError(f"`calibration_batch` must be a whole number of at least 2, got {batch!r}")
-    if len(calibration) % batch == 1:
+    return NormStats("recalibrate", calibration, checked_batch(batch, len(calibration)))
+
+
+def checked_batch(batch: int, examples: int) -> int:
+    """The size of calibration batches of so many examples. Raises OptionError if one is left for a batch of its own."""
+    if examples % batch == 1:
         raise OptionError(
-            f"calibration_batch={batch} leaves one of {len(calibration)} examples for a batch of its own, which has no "
+            f"calibration_batch={batch} leaves one of {examples} examples for a batch of its own, which has no "
             "variance; choose another size or drop an example"
         )
-    return NormStats("recalibrate", calibration, min(batch, len(calibration)))
+    return min(batch, examples)
 
 
-def recalibrate(model: nn.Module, calibration: Dataset, batch: int) -> None:
-    """Reset `model`'s running statistics and average them over the batches of `calibration`, every batch alike.
+class Recalibration:
+    """The normalisation layers of a model in training mode, averaging batches; they come back as they were.
 
-    Only the normalisation layers are put into training mode, so dropout stays off. Changes `model`.
+    Only these layers are put into training mode, so dropout stays off. Changes their running statistics.
     """
-    layers = tracking_layers(model)
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.train()
-    for index, start in enumerate(range(0, len(calibration), batch)):
-        for layer in layers:
-            layer.momentum = 1 / (index + 1)
-        call(model, calibration, slice(start, start + batch))
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-        layer.eval()
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers = tracking_layers(model)
+        named = model.named_modules(remove_duplicate=False)
+        tracking = [(name, layer) for name, layer in named if layer in self._layers]
+        self.names = [f"{n}.{b}" if n else b for n, layer in tracking for b, _ in layer.named_buffers(recurse=False)]
+        self._momenta = [layer.momentum for layer in self._layers]
+
+    def __enter__(self) -> Recalibration:
+        for layer in self._layers:
+            layer.train()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layer, momentum in zip(self._layers, self._momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+
+    def expect(self, batch: int) -> None:
+        """The next forward pass is of calibration batch number `batch`, from 0: its share of the average is equal."""
+        for layer in self._layers:
+            if batch == 0:
+                layer.reset_running_stats()
+            layer.momentum = 1 / (batch + 1)
+
+
+def recalibrate(model: nn.Module, stats: NormStats) -> None:
+    """Reset `model`'s running statistics and average them over the calibration batches, every batch alike."""
+    assert stats.calibration is not None
+    with Recalibration(model) as layers:
+        for index, rows in enumerate(stats.batches()):
+            layers.expect(index)
+            call(model, stats.calibration, rows)
 
 
 def call(model: nn.Module, data: Dataset, rows: slice) -> Tensor:

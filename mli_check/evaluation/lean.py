@@ -1,0 +1,126 @@
+"""Stock layers that write into memory of ours: ReLU over its input, a linear layer into a buffer that is kept.
+
+New memory for every activation costs up to a fifth of a CPU's time, because the system hands it out page by page. Only
+layers are changed for which the same bits come out, on examples that would show a difference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mli_check.evaluation.job import Job
+from mli_check.evaluation.norm_stats import call
+from mli_check.evaluation.slots import Slots
+
+PROBED = 64  # examples on which the change is verified
+
+
+class Lean:
+    """As a context, runs some layers of a model in place; the tensor that the model returns is never one of ours."""
+
+    def __init__(self, rectifiers: list[nn.ReLU], linears: list[nn.Linear]) -> None:
+        self._rectifiers, self._linears = rectifiers, linears
+        self._buffers: dict[nn.Linear, Tensor] = {}
+
+    @property
+    def bytes_per_example(self) -> int:
+        """What the kept buffers take."""
+        return sum(layer.out_features * layer.weight.element_size() for layer in self._linears)
+
+    def __enter__(self) -> Lean:
+        for rectifier in self._rectifiers:
+            rectifier.inplace = True
+        for layer in self._linears:
+            layer.forward = lambda inputs, layer=layer: self._linear(layer, inputs)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for rectifier in self._rectifiers:
+            rectifier.inplace = False
+        for layer in self._linears:
+            del layer.forward
+        self._buffers = {}
+
+    def _linear(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
+        if layer not in self._buffers or len(self._buffers[layer]) < len(inputs):
+            self._buffers[layer] = inputs.new_empty(len(inputs), layer.out_features)
+        out = self._buffers[layer][: len(inputs)]
+        if layer.bias is None:
+            return torch.mm(inputs, layer.weight.t(), out=out)
+        return torch.addmm(layer.bias, inputs, layer.weight.t(), out=out)
+
+    def free(self, outputs: Any) -> Any:
+        """The outputs, copied if they lie in a buffer that the next pass overwrites; that buffer is then kept no more.
+
+        So the layer that gives the outputs writes them into new memory from the second pass on.
+        """
+        place = outputs.untyped_storage().data_ptr() if isinstance(outputs, Tensor) else None
+        for layer, buffer in self._buffers.items():
+            if buffer.untyped_storage().data_ptr() == place:
+                self._linears.remove(layer)
+                del layer.forward, self._buffers[layer]
+                return outputs.clone()
+        return outputs
+
+
+def find(job: Job, without: set[str]) -> Lean:
+    """The layers of the job's model that run in place with the same bits, but those whose weights are in `without`.
+
+    Nothing is found for a model on a GPU, whose allocator keeps memory, or under autocast.
+    """
+    nothing = Lean([], [])
+    if job.data.targets.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return nothing
+    slots = Slots(job.model)
+    slots.place(job.sites[len(job.sites) // 2])
+    found = _candidates(job, without)
+    for site in (job.sites[len(job.sites) // 2], job.sites[-1]):
+        slots.place(site)
+        plain = call(job.model, job.data, slice(0, PROBED))
+        if not isinstance(plain, Tensor):
+            return nothing
+        with found:
+            again = found.free(call(job.model, job.data, slice(0, PROBED)))
+        if not torch.equal(plain.nan_to_num(), again.nan_to_num()):
+            return nothing
+    return found
+
+
+def _candidates(job: Job, without: set[str]) -> Lean:
+    """Layers that are called so that they could write in place, on inputs that would show it if they may not."""
+    inputs = job.data.inputs
+    theirs = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+    taken = {tensor.untyped_storage().data_ptr() for tensor in (*theirs, *job.model.state_dict().values())}
+    suited: dict[nn.Module, bool] = {}
+
+    def look(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        given = arguments[0] if len(arguments) == 1 else None
+        if not isinstance(given, Tensor):
+            suited[layer] = False
+        elif isinstance(layer, nn.ReLU):
+            shows = given.untyped_storage().data_ptr() not in taken and bool((given < 0).any())
+            suited[layer] = suited.get(layer, True) and shows
+        else:
+            suited[layer] = layer not in suited and given.ndim == 2 and given.dtype == layer.weight.dtype
+
+    names = {f"{name}.weight" if name else "weight": layer for name, layer in job.model.named_modules()}
+    stock = [
+        layer
+        for weight, layer in names.items()
+        if (type(layer) is nn.Linear and weight not in without) or (type(layer) is nn.ReLU and not layer.inplace)
+        if not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
+    ]
+    hooks = [layer.register_forward_pre_hook(look) for layer in stock]
+    try:
+        call(job.model, job.data, slice(0, PROBED))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    chosen = [layer for layer, fits in suited.items() if fits]
+    return Lean(
+        [layer for layer in chosen if isinstance(layer, nn.ReLU)],
+        [layer for layer in chosen if isinstance(layer, nn.Linear)],
+    )
