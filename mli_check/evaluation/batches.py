@@ -15,7 +15,8 @@ class Batches:
 
     def __init__(self, count: int, size: int) -> None:
         blocks = -(-count // size)
-        self.count, self.size, self.halved = count, -(-count // blocks), False
+        self.count, self.halved = count, False
+        self.size: int = -(-count // blocks)
 
     def __iter__(self) -> Iterator[slice]:
         start = 0

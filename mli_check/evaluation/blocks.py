@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mli_check.evaluation import first_layer, lean, loop
+from mli_check.evaluation import lean, loop, recognition
 from mli_check.evaluation.batches import Batches
 from mli_check.evaluation.first_layer import FirstLayers
 from mli_check.evaluation.job import Job, Ticker, Used
@@ -23,7 +23,7 @@ def run(job: Job, least: int = 0) -> Used:
 
     Layers with fewer than `least` products an output are not shared.
     """
-    shared = first_layer.find(job, least)
+    shared = recognition.find(job, least)
     if isinstance(shared, FirstLayers):
         thrift = lean.find(job, shared.omitted)
         each = job.bases * shared.bytes_per_example + thrift.bytes_per_example

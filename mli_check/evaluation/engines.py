@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from mli_check.data.dataset import Dataset
-from mli_check.evaluation import blocks, first_layer, loop, memory, stacked
+from mli_check.evaluation import blocks, loop, memory, recognition, stacked
 from mli_check.evaluation.job import Job, Used
 
 ENGINES: dict[str, Callable[[Job], Used]] = {loop.NAME: loop.run, blocks.NAME: blocks.run, stacked.NAME: stacked.run}
@@ -31,5 +31,5 @@ def choose(asked: str, model: nn.Module, data: Dataset) -> str:
 def run(job: Job, name: str, *, freely: bool) -> Used:
     """Do the job with an engine; `freely` leaves alone first layers too small for sharing to pay."""
     if name == blocks.NAME and freely and job.data.targets.device.type == "cpu":
-        return blocks.run(job, first_layer.PAYS)
+        return blocks.run(job, recognition.PAYS)
     return ENGINES[name](job)

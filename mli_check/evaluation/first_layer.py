@@ -7,12 +7,11 @@ same for every point; only their combination is not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree
 
 from mli_check.data.dataset import Dataset
@@ -23,9 +22,7 @@ from mli_check.evaluation.slots import Slots
 from mli_check.paths import Span, combination
 
 LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-PROBED = 64  # examples on which sharing is verified
-PAYS = 96  # products per output above which a CPU gains from combining instead (docs/performance.md)
-TOLERANCE = 1000  # unit roundoffs of the largest output, by which sharing may differ where it is verified
+Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 class _Captured(BaseException):
@@ -35,7 +32,7 @@ class _Captured(BaseException):
 class SharedLayer:
     """A first layer whose forward pass hands out what `ready` was made from the products."""
 
-    def __init__(self, name: str, layer: nn.Module) -> None:
+    def __init__(self, name: str, layer: Layer) -> None:
         self.name, self.layer = name, layer
         self.weight = f"{name}.weight" if name else "weight"
         self.bias = (f"{name}.bias" if name else "bias") if layer.bias is not None else None
@@ -50,8 +47,7 @@ class SharedLayer:
         if self.ready is not None:
             return self.ready
         self.inputs = inputs
-        outputs: Tensor = type(self.layer).forward(self.layer, inputs)
-        return outputs
+        return type(self.layer).forward(self.layer, inputs)  # type: ignore[arg-type]
 
     @property
     def bytes(self) -> int:
@@ -71,8 +67,8 @@ class SharedLayer:
         wanted = {id(state[self.weight]) for state in path.basis}
         self._products = {key: product for key, product in self._products.items() if key[0] in wanted}
 
-    def prepare(self, site: Site, slots: Slots, folded: bool) -> None:
-        """Make the layer's output at a site; with `folded`, the bias takes the weight's coefficients everywhere."""
+    def prepare(self, site: Site, slots: Slots, folded: bool) -> Tensor:
+        """Make `ready`, the output at a site; with `folded`, the bias takes the weight's coefficients everywhere."""
         terms = [
             (c, self._product(state, slots, folded))
             for c, state in zip(site.coefficients(self.weight), site.path.basis, strict=True)
@@ -82,9 +78,11 @@ class SharedLayer:
         total = combination(terms, out) if terms else out.zero_()
         if self.bias is not None and not folded:
             spread = 1 if isinstance(self.layer, nn.Linear) else 1 + len(self.layer.kernel_size)
+            assert self.layer.bias is not None
             total.add_(self.layer.bias.reshape(-1, *[1] * (spread - 1)))
         kind = total.device.type
         self.ready = total.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else total
+        return self.ready
 
     def _room(self, like: Tensor) -> Tensor:
         """Where the output at a site goes: the same memory at every site, if nothing outlives a forward pass."""
@@ -97,9 +95,9 @@ class SharedLayer:
         bias = state[self.bias] if folded and self.bias is not None else None
         key = (id(weight), id(bias))
         if key not in self._products:
-            slot = self.layer.weight
-            here = slots.here(weight, slot)
-            own = None if bias is None else slots.here(bias, slot)
+            slot: Tensor = self.layer.weight
+            here = slots.here(weight, slot).to(slot.dtype)
+            own = None if bias is None else slots.here(bias, slot).to(slot.dtype)
             assert self.inputs is not None
             with torch.autocast(slot.device.type, enabled=False):
                 self._products[key] = self._apply(self.inputs.to(slot.dtype), here, own)
@@ -108,7 +106,7 @@ class SharedLayer:
     def _apply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if isinstance(self.layer, nn.Linear):
             return functional.linear(inputs, weight, bias)
-        outputs: Tensor = self.layer._conv_forward(inputs, weight, bias)  # type: ignore[operator]
+        outputs: Tensor = self.layer._conv_forward(inputs, weight, bias)
         return outputs
 
 
@@ -121,13 +119,15 @@ class FirstLayers:
         self.slots = Slots(job.model, self.omitted)
         self.bytes_per_example = 0
         self._model = job.model
-        self._folded = {
-            (layer.name, id(path)): _moves_together(layer, path, job.sites) for layer in layers for path in _paths(job)
-        }
+        self._folded = {(layer.name, id(path)): True for layer in layers for path in paths_of(job)}
+        for layer in layers:
+            for site in job.sites:
+                together = layer.bias and site.coefficients(layer.weight) == site.coefficients(layer.bias)
+                self._folded[layer.name, id(site.path)] &= bool(together)
 
     def __enter__(self) -> FirstLayers:
         for shared in self.layers:
-            shared.layer.forward = shared.forward  # type: ignore[method-assign]
+            shared.layer.forward = shared.forward  # type: ignore[method-assign,assignment]
             shared.layer.weight.fill_(torch.nan)  # whatever else reads it would go unnoticed
         return self
 
@@ -173,8 +173,7 @@ class FirstLayers:
                 self.slots.place(site)
             for shared, together, found in zip(self.layers, folded, outputs, strict=True):
                 shared.keeps = False
-                shared.prepare(site, self.slots, together)
-                found.append(shared.ready)
+                found.append(shared.prepare(site, self.slots, together))
         return [torch.stack(found) for found in outputs]
 
     def free(self, outputs: Any) -> Any:
@@ -189,133 +188,10 @@ class FirstLayers:
 
     def hand_out(self, outputs: Sequence[Tensor] | None) -> None:
         """Let the layers give these outputs from now on; None takes them back."""
-        for shared, output in zip(self.layers, outputs or [None] * len(self.layers), strict=True):
-            shared.ready = output
+        for index, shared in enumerate(self.layers):
+            shared.ready = None if outputs is None else outputs[index]
 
 
-def find(job: Job, least: int = 0) -> FirstLayers | str:
-    """The job's first layers that can be shared, verified against the model as it is; else why there are none.
-
-    Layers with fewer than `least` products an output are left alone.
-    """
-    if not all(isinstance(state, dict) for path in _paths(job) for state in path.basis):
-        return "a basis state is no dict of tensors"
-    slots, middle = Slots(job.model), len(job.sites) // 2
-    seen = []
-    for site in (job.sites[middle], job.sites[-1 if middle else 0]):
-        slots.place(site)
-        seen.append(_inputs(job))
-    reasons: dict[str, str] = {}
-    layers = []
-    for name, inputs in seen[0].items():
-        layer = job.model.get_submodule(name)
-        reasons[name] = _obstacle(job, name, layer, inputs, seen[1].get(name)) or _small(layer, least)
-        if not reasons[name]:
-            layers.append(SharedLayer(name, layer))
-    if not layers:
-        told = next(((f"`{name}` {reason}") for name, reason in reasons.items()), "the model calls none")
-        return f"no first layer to share: {told}"
-    shared = FirstLayers(job, layers)
-    for site in _representatives(job):
-        if not _agrees(job, shared, slots, site):
-            return f"sharing `{layers[0].name}` changed the outputs of {site.path.label} at {site.point}"
-    return shared
-
-
-def _inputs(job: Job) -> dict[str, Any]:
-    """What each linear layer and convolution is given, in the order of calls; None if called otherwise than once.
-
-    Layers that follow a normalisation with running statistics see more than data, and are left out.
-    """
-    found: dict[str, Any] = {}
-    normalised = False
-
-    def look(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        nonlocal normalised
-        if isinstance(layer, _NormBase):
-            normalised = True
-        elif not normalised:
-            plain = len(arguments) == 1 and name not in found
-            found[name] = arguments[0].clone() if plain and isinstance(arguments[0], Tensor) else None
-
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, arguments, name=name: look(name, layer, arguments))
-        for name, layer in job.model.named_modules()
-        if type(layer) in LINEAR or (isinstance(layer, _NormBase) and layer.running_mean is not None)
-    ]
-    try:
-        call(job.model, job.data, slice(0, PROBED))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-def _obstacle(job: Job, name: str, layer: nn.Module, first: Any, second: Any) -> str:
-    """Why a layer cannot be shared; empty if it can."""
-    names = [other for other, p in job.model.named_parameters(remove_duplicate=False) if p is layer.weight]
-    weight = f"{name}.weight" if name else "weight"
-    if first is None or second is None:
-        return "is not called once with one tensor"
-    if not torch.equal(first, second):
-        return "sees more than data"
-    if names != [weight]:
-        return "shares its weight"
-    if layer.weight.dtype not in (torch.float32, torch.float64):
-        return f"computes in {layer.weight.dtype}"
-    if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
-        return "has hooks or a forward of its own"
-    products = {id(path.basis[j][weight]) for path in _paths(job) for j in range(len(path.basis))}
-    if len(products) >= len(job.sites):
-        return f"would need {len(products)} products for {len(job.sites)} points"
-    return ""
-
-
-def _small(layer: nn.Module, least: int) -> str:
-    each = layer.weight[0].numel()
-    return f"has only {each} products an output, and combining outputs costs as much" if each < least else ""
-
-
-def _paths(job: Job) -> list[Span]:
+def paths_of(job: Job) -> list[Span]:
+    """The paths of a job's sites, each once."""
     return list({id(site.path): site.path for site in job.sites}.values())
-
-
-def _moves_together(layer: SharedLayer, path: Span, sites: Sequence[Site]) -> bool:
-    """Whether the bias takes the weight's coefficients at every site of a path."""
-    if layer.bias is None:
-        return False
-    bias = layer.bias
-    return all(site.coefficients(layer.weight) == site.coefficients(bias) for site in sites if site.path is path)
-
-
-def _representatives(job: Job) -> list[Site]:
-    """For each kind of path one site in its middle."""
-    by_kind: dict[type[Span], list[Site]] = {}
-    for site in job.sites:
-        by_kind.setdefault(type(site.path), []).append(site)
-    return [sites[len(sites) // 2] for sites in by_kind.values()]
-
-
-def _agrees(job: Job, shared: FirstLayers, slots: Slots, site: Site) -> bool:
-    rows = slice(0, min(PROBED, len(job.data)))
-    slots.place(site)
-    plain = call(job.model, job.data, rows)
-    with shared:
-        shared.begin(job.data, rows)
-        shared.place(site)
-        shared.bytes_per_example = sum(layer.bytes for layer in shared.layers) // rows.stop
-        return agree(plain, call(job.model, job.data, rows))
-
-
-def agree(wanted: Any, found: Any) -> bool:
-    """Whether two outputs, tensors or structures of them, are the same but for rounding."""
-    (ours, shape), (theirs, other) = _pytree.tree_flatten(wanted), _pytree.tree_flatten(found)
-    return shape == other and all(map(_close, ours, theirs))
-
-
-def _close(wanted: Any, found: Any) -> bool:
-    if not isinstance(wanted, Tensor) or not wanted.is_floating_point():
-        return True
-    scale = wanted.nan_to_num(0, 0, 0).abs().max() if wanted.numel() else 0
-    allowed = float(TOLERANCE * torch.finfo(wanted.dtype).eps * scale)
-    return torch.allclose(wanted, found, rtol=0, atol=allowed, equal_nan=True)

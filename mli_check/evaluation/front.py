@@ -59,12 +59,13 @@ def evaluate(
     `norm_stats` is the policy for running statistics, `freeze`, `interpolate` or `recalibrate` (needs `calibration`;
     averages batches of `calibration_batch` examples in their order); left out, it is `recalibrate` where the model
     keeps any. `calibration_subset` takes only so many examples, drawn by a fixed seed, and the record says by how much
-    that moved loss and error at the path's ends and middle. `memory_limit` bounds, in bytes, the memory beside the states and the data as the network sees them (for
-    pixels a normalised copy, four times as large); it never changes a figure's meaning, as calibration keeps its own
-    batch size. `engine` is `loop`, `first_layer` (products of the first layer shared by all points), `stacked` (many
-    points in one pass, by vmap) or `auto`; the record says which did the work, and why where it is another than asked
-    for. `precision` is `highest`, or `tf32` (CUDA) or `bf16` for the products. `device` defaults to the model's. `keep="examples"` keeps every
-    example's loss, `"logits"` also its outputs. `progress` is True or a callable (done, total).
+    that moved loss and error at the path's ends and middle. `engine` is `loop`, `first_layer` (products of the first
+    layer shared by all points), `stacked` (many points in one pass, by vmap) or `auto`; the record says which did the
+    work, and why where it is another than asked for. `precision` of products is `highest`, `tf32` (CUDA) or `bf16`.
+    `memory_limit` bounds, in bytes, the memory beside the states and the data as the network sees them (for pixels a
+    normalised copy, four times as large); it never changes a figure's meaning, as calibration keeps its own batch size.
+    `device` defaults to the model's. `keep="examples"` keeps every example's loss, `"logits"` also its outputs.
+    `progress` is True or a callable (done, total).
 
     Raises StateMismatchError if the states do not fit the model, OptionError and UnknownNameError for bad arguments,
     DivergedError if the loss where the path ends in the trained network is not finite, unless `allow_diverged`.
@@ -140,15 +141,17 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
     seeded = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=seeded), torch.inference_mode(), arithmetic(options.precision, device):
         check_outputs(replica, data, loss)
-        engine, notes = engines.choose(options.engine, replica, data), ()
+        engine = engines.choose(options.engine, replica, data)
+        notes: tuple[str, ...] = ()
         if engine != "stacked" and layout.works_channels_last(replica, data):  # vmap lacks rules for that layout
-            data, whole, stats = (part.map(layout.channels_last) for part in (data, whole, stats))
+            data, stats = data.map(layout.channels_last), stats.map(layout.channels_last)
+            whole = stats if options.calibration_subset is None else whole.map(layout.channels_last)
             notes = (layout.NOTE,)
         sites, requests = _sites(requests, stats, bool(norm_stats.tracking_layers(replica)))
         work = _Work(replica, data, loss_name, loss, options, engine)
         curves = [place for request in requests if len(request.axes) == 1 for place in request.places]
         tally, used = work.measure(sites, stats, outcomes=max(curves, default=-1) + 1)
-        shift = work.shift(sites, requests[0].places, whole, tally) if stats is not whole else None
+        shift = work.shift(sites, requests[0].places, whole, tally) if options.calibration_subset is not None else None
     results = []
     for request in requests:
         if not options.allow_diverged:

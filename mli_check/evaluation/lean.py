@@ -6,6 +6,7 @@ layers are changed for which the same bits come out, on examples that would show
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Lean:
         for rectifier in self._rectifiers:
             rectifier.inplace = True
         for layer in self._linears:
-            layer.forward = lambda inputs, layer=layer: self._linear(layer, inputs)  # type: ignore[method-assign]
+            layer.forward = partial(self._linear, layer)  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -45,7 +45,7 @@ def products_per_example(model: nn.Module, data: Dataset) -> int:
     """The multiplications of linear layers and convolutions in one example's forward pass, from two examples."""
     total = 0
 
-    def count(layer: nn.Module, _: object, outputs: Tensor) -> None:
+    def count(layer: Any, _: object, outputs: Tensor) -> None:
         nonlocal total
         total += outputs.nelement() * layer.weight[0].numel()
 

@@ -46,7 +46,11 @@ class NormStats:
         if count is None:
             return self
         if self.calibration is None or self.batch is None:
-            raise OptionError(f"calibration_subset={count!r} needs norm_stats='recalibrate' with `calibration`; leave it out")
+            raise OptionError(
+                f"calibration_subset={count!r} needs norm_stats='recalibrate' with `calibration`; leave it out"
+            )
+        if not isinstance(count, int) or isinstance(count, bool) or not 2 <= count <= len(self.calibration):
+            raise OptionError(f"`calibration_subset` must be 2 to {len(self.calibration)} examples, got {count!r}")
         batch = checked_batch(self.batch, count)
         return replace(self, calibration=self.calibration.shuffled().subset(count), batch=batch)
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
 from mli_check.data.dataset import Dataset
-from mli_check.evaluation import blocks, first_layer
+from mli_check.evaluation import blocks, recognition
 from mli_check.evaluation.batches import Batches
-from mli_check.evaluation.first_layer import FirstLayers, agree
+from mli_check.evaluation.first_layer import FirstLayers
 from mli_check.evaluation.job import Job, Ticker, Used
 from mli_check.evaluation.norm_stats import Recalibration, call
 from mli_check.evaluation.sites import Site
@@ -29,7 +29,7 @@ CHUNK = 64  # points in one pass at most
 
 def run(job: Job) -> Used:
     """Map the model over chunks of sites; where it cannot be mapped, run the next best engine and say why."""
-    found = first_layer.find(job)
+    found = recognition.find(job)
     shared = found if isinstance(found, FirstLayers) else None
     stack = _Stack(job, shared)
     reason = stack.obstacle()
@@ -51,13 +51,14 @@ class _Stack:
         self._omitted = shared.omitted if shared else set()
         self._state: dict[str, Tensor] = {}
         kept = job.model.state_dict()
-        self._size = sum(tensor.nelement() * tensor.element_size() for tensor in kept.values())
+        self._size: int = sum(tensor.nelement() * tensor.element_size() for tensor in kept.values())
         extra = (shared.bytes_per_example if shared else 0) * (job.bases + 1)
         self._each = job.room.each + extra
 
     def obstacle(self) -> str:
         """Why the model cannot be mapped; empty if two sites, mapped, give what they give one by one."""
-        sites, rows = [self.job.sites[len(self.job.sites) // 2]] * 2, slice(0, min(first_layer.PROBED, len(self.job.data)))
+        sites = [self.job.sites[len(self.job.sites) // 2]] * 2
+        rows = slice(0, min(recognition.PROBED, len(self.job.data)))
         slots = Slots(self.job.model)
         slots.place(sites[0])
         plain = call(self.job.model, self.job.data, rows)
@@ -70,7 +71,7 @@ class _Stack:
                 mapped = self._outputs(self.job.data, rows, sites)
         except (RuntimeError, ValueError, TypeError, UserWarning) as error:
             return f"not stacked: {str(error).splitlines()[0]}"
-        return "" if agree(plain, mapped[1]) else "not stacked: mapped, the model gives other outputs"
+        return "" if recognition.agree(plain, mapped[1]) else "not stacked: mapped, the model gives other outputs"
 
     def run(self) -> int:
         """All sites and examples; returns the examples of a batch."""
@@ -115,7 +116,7 @@ class _Stack:
     def _chunk(self, batch: int) -> int:
         """How many sites fit beside each other with a batch of so many examples, and with a calibration batch."""
         largest = max(batch, self.job.norm_stats.batch or 0)
-        fit = (self.job.room.total - self.job.room.waiting) // (2 * self._size + largest * self._each)
+        fit: int = (self.job.room.total - self.job.room.waiting) // (2 * self._size + largest * self._each)
         return max(1, min(CHUNK, len(self.job.sites), fit))
 
     def _sharing(self) -> Any:
