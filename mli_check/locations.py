@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 STORE_VARIABLE, DATA_VARIABLE = "MLI_CHECK_STORE", "MLI_CHECK_DATA"
@@ -34,3 +36,16 @@ def _cached(folder: str) -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("mli-check") / folder
+
+
+CURVES = "curves"
+
+
+@cache
+def code_fingerprint() -> str:
+    """SHA-256 (hex) of this package's modules: curves measured by other code are other curves."""
+    root, content = Path(__file__).parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        if "_claims" not in file.relative_to(root).parts:
+            content.update(f"{file.relative_to(root).as_posix()}|".encode() + file.read_bytes())
+    return content.hexdigest()

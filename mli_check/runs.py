@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mli_check.data import Dataset, load_dataset, sample
 from mli_check.errors import DamagedRunWarning, OptionError, StoreError
-from mli_check.locations import STORE_VARIABLE, store_root
+from mli_check.locations import CURVES, STORE_VARIABLE, code_fingerprint, store_root
 from mli_check.progress import Progress
 from mli_check.run_files import CHECKPOINTS, FINAL, HISTORY, INIT, MANIFEST, SETTINGS, contents, signed
 from mli_check.settings import TRAINING_VERSION, Setting, from_json
@@ -169,12 +169,13 @@ class Store:
 
     def prune(self, *, older_than_days: float | None = None, everything: bool = False, dry: bool = False) -> list[Path]:
         """Delete what no longer serves and return it: leftovers of killed processes, runs set aside as damaged, runs of
-        another training version, and where asked runs older than so many days, or everything.
+        another training version, curves of other code, and where asked runs older than so many days, or everything.
 
         With `dry`, delete nothing. A run that another process is writing right now is left alone.
         """
         now = datetime.now(UTC)
         doomed = [*(self.root / "damaged").glob("*/"), *(self.root / "tmp").glob("*/")]
+        doomed += [f for f in (self.root / CURVES).glob("*/") if everything or f.name != code_fingerprint()]
         if everything:
             doomed += sorted((self.root / "runs").glob("*/"))
         else:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from mli_check.curves import Curve
 from mli_check.data import Dataset, load_dataset, sample
 from mli_check.errors import OptionError
 from mli_check.evaluation.front import evaluate
-from mli_check.paths import LinearPath, ScaledPath, Span, grid
+from mli_check.measured import Measured
+from mli_check.paths import LinearPath, ScaledPath, grid
 from mli_check.results import Chart, Series
 from mli_check.runs import Run, Store, training_data
 from mli_check.settings import Setting
@@ -52,6 +53,7 @@ class Workbench:
     def __init__(self, subject: Subject, store: Store, *, offset: int = 0, device: torch.device | str = "cpu") -> None:
         self.subject, self.store, self.offset = subject, store, offset
         self._where = torch.device(device)
+        self._measured, self._digests = Measured(store.root), dict[str, str]()
         self._curves: dict[tuple[int, str, str | None], Curve] = {}
         self._loss_curves: dict[str, Curve] = {}
         self._scaled_curves: dict[tuple[str, tuple[tuple[str, float], ...], bool], Curve] = {}
@@ -116,7 +118,7 @@ class Workbench:
         other = setting.with_seeds(setting.recipe.init_seed + draw * UNRELATED)
         return states.clone(network(other, self.train).state_dict())
 
-    def path(self, index: int, left: str) -> Span:
+    def path(self, index: int, left: str) -> LinearPath | ScaledPath:
         """From the left end, `zero` or one of `left_end`, to network `index` (Tao et al. 2024, Eq. 1 to 3)."""
         final = self._here(self.run(self.settings[index]).final)
         return ScaledPath(final) if left == "zero" else LinearPath(self._here(self.left_end(index, left)), final)
@@ -129,14 +131,8 @@ class Workbench:
         """Test loss and error of one network from one left end; BN statistics are recalibrated unless said."""
         key = (index, left, norm_stats)
         if key not in self._curves:
-            self._curves[key] = evaluate(
-                self.model,
-                self.path(index, left),
-                self.test,
-                self.subject.points,
-                norm_stats=norm_stats,
-                calibration=self.calibration if norm_stats in (None, "recalibrate") else None,
-                device=self._where,
+            self._curves[key] = self._measure(
+                self.path(index, left), "test", norm_stats=norm_stats, points=self.subject.points
             )
         return self._curves[key]
 
@@ -153,15 +149,45 @@ class Workbench:
 
     def loss_on_line(self, init: states.State, final: states.State) -> Curve:
         """Training loss over the whole training set on the straight line between two states."""
-        return evaluate(  # type: ignore[no-any-return]
-            self.model,
-            LinearPath(self._here(init), self._here(final)),
-            self.train,
-            self.subject.points,
-            calibration=self.calibration,
-            device=self._where,
-            allow_diverged=True,
+        path = LinearPath(self._here(init), self._here(final))
+        return self._measure(path, "train", points=self.subject.points, allow_diverged=True)
+
+    def _measure(
+        self, path: LinearPath | ScaledPath, part: str, model: nn.Module | None = None, **options: Any
+    ) -> Curve:
+        """The curve of a path over the test or training examples, from the store if it was measured before.
+
+        `model` defaults to the subject's; another one must be told from it by the names of its tensors.
+        """
+        data: Dataset = getattr(self, part)
+        calibrates = options.get("norm_stats") in (None, "recalibrate")
+        key = {
+            "model": [self.subject.setting.model.name, repr(self.subject.setting.model), self._digest("train")],
+            "path": [type(path).__name__, dict(path.exponents), getattr(path, "still", [])],
+            "basis": [states.digest(state) for state in path.basis],
+            "data": self._digest(part),
+            "calibration": self._digest("calibration") if calibrates else None,
+            "device": self.device,
+            "options": options,
+        }
+        return self._measured.curve(
+            key,
+            lambda: evaluate(
+                self.model if model is None else model,
+                path,
+                data,
+                calibration=self.calibration if calibrates else None,
+                device=self._where,
+                **options,
+            ),
         )
+
+    def _digest(self, part: str) -> str:
+        """Of one of the bench's datasets: `test`, `train` or `calibration`."""
+        if part not in self._digests:
+            data: Dataset = getattr(self, part)
+            self._digests[part] = states.digest({"inputs": data.inputs, "targets": data.targets})  # type: ignore[dict-item]
+        return self._digests[part]
 
     @cached_property
     def symmetries(self) -> Symmetries:
@@ -185,15 +211,8 @@ class Workbench:
                 factors = {name: 2.0 ** exponents.get(name, 1.0) for name in self.symmetries.tensors}
                 followed = self.symmetries.eta_factors(factors)
                 exponents |= {f"{module}.{ETA}": math.log2(factor) for module, factor in followed.items()}
-            self._scaled_curves[key] = evaluate(
-                model,
-                ScaledPath(final, exponents=exponents),
-                self.test,
-                alphas=SCALES,
-                calibration=self.calibration,
-                device=self._where,
-                keep="logits",
-            )
+            path = ScaledPath(final, exponents=exponents)
+            self._scaled_curves[key] = self._measure(path, "test", model, alphas=SCALES, keep="logits")
         return self._scaled_curves[key]
 
     def constancy(self, path: ScaledPath, curve: Curve) -> Constancy:

@@ -38,6 +38,7 @@ HOUSE = (
     "paths",
     "curves",
     "evaluation",
+    "measured",
     "verdicts",
     "trials",
     "results",

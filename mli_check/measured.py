@@ -1,0 +1,130 @@
+"""Curves that were measured before, kept beside the trained runs: measured(key) measures once, then reads.
+
+A curve is addressed by everything that its figures follow from: the states, the data, the options, the code of this
+package, torch, the device and its threads. So what is read is what would be measured. Folders of other code are
+dropped when a curve of new code is first kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mli_check.curves import Curve, Outcomes, Record
+from mli_check.errors import DamagedRunWarning
+from mli_check.locations import CURVES, code_fingerprint
+
+ARRAYS = ("alphas", "loss", "error", "balanced_error", "classes", "losses", "logits")
+_TIES = ("tie_points", "tie_examples", "tie_errors")
+
+
+class Measured:
+    """The curves kept in a store whose folder is `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / CURVES / code_fingerprint()
+
+    def curve(self, key: Mapping[str, Any], measure: Callable[[], Curve]) -> Curve:
+        """The curve of a key that json can write: read if it is kept, else measured and kept.
+
+        A damaged file is measured again, with a DamagedRunWarning; a store that cannot be written keeps nothing.
+        """
+        file = self.folder / f"{digest(key)}.npz"
+        try:
+            return from_bytes(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            warnings.warn(
+                f"the curve {file} is damaged ({error}) and is measured again", DamagedRunWarning, stacklevel=2
+            )
+        curve = measure()
+        self._keep(file, to_bytes(curve))
+        return curve
+
+    def _keep(self, file: Path, content: bytes) -> None:
+        """Write in one piece, so that whoever reads sees a whole curve or none."""
+        temporary = file.with_name(f"{file.stem}-{os.getpid()}-{uuid.uuid4().hex}.part")
+        try:
+            if not self.folder.exists():
+                for other in self.folder.parent.glob("*/"):
+                    shutil.rmtree(other, ignore_errors=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            os.replace(temporary, file)
+        except OSError:  # a read-only or full store costs time, not the figure
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a key and of what else figures follow from: torch, its threads and the CPU's instructions."""
+    where = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+    return hashlib.sha256(json.dumps({**key, "where": where}, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def to_bytes(curve: Curve) -> bytes:
+    """A curve as the bytes of an .npz file without pickles; a checksum of the arrays goes with them."""
+    found = {name: getattr(curve, name) for name in ARRAYS}
+    arrays: dict[str, NDArray[Any]] = {name: array for name, array in found.items() if array is not None}
+    record = dataclasses.asdict(curve.record)
+    header: dict[str, Any] = {"record": record, "checkpoint": curve.checkpoint, "examples": None}
+    if curve.outcomes is not None:
+        ties = [(point, where, errors) for point, (where, errors) in sorted(curve.outcomes.ties.items())]
+        header["examples"] = curve.outcomes.examples
+        arrays["bits"] = curve.outcomes.bits
+        arrays["tie_points"] = np.repeat([p for p, _, _ in ties], [len(w) for _, w, _ in ties]).astype(np.int64)
+        arrays["tie_examples"] = np.concatenate([np.zeros(0, np.int64), *(where for _, where, _ in ties)])
+        arrays["tie_errors"] = np.concatenate([np.zeros(0, np.float32), *(errors for _, _, errors in ties)])
+    header["checksum"] = _checksum(arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def from_bytes(content: bytes) -> Curve:
+    """What `to_bytes` wrote. Raises EOFError, ValueError, KeyError, TypeError or BadZipFile for anything else."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(arrays.pop("header").tobytes())
+    if _checksum(arrays) != header["checksum"]:
+        raise ValueError("its checksum does not fit its arrays")
+    outcomes = None
+    if header["examples"] is not None:
+        points, where, errors = (arrays[name] for name in _TIES)
+        ties = {int(point): (where[points == point], errors[points == point]) for point in np.unique(points)}
+        outcomes = Outcomes(bits=arrays["bits"], examples=header["examples"], ties=ties)
+    record = header["record"]
+    shift = record["calibration_shift"]
+    record |= {"notes": tuple(record["notes"]), "calibration_shift": None if shift is None else tuple(shift)}
+    fields: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
+    return Curve(**fields, outcomes=outcomes, record=Record(**record), checkpoint=header["checkpoint"])
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+    content = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        content.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        content.update(array.tobytes())
+    return content.hexdigest()
