@@ -56,9 +56,11 @@ class Batches:
             self.size, self.halved = min(self.size, -(-length // 2)), True
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        for start in range(rows.start, rows.stop, self.size):
+        start = rows.start
+        while start < rows.stop:  # the size may shrink on the way
             part = slice(start, min(start + self.size, rows.stop))
             self.visit(part, items[done:], step, begin=begin, after=after)
+            start = part.stop
 
     @property
     def notes(self) -> tuple[str, ...]:

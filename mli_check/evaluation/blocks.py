@@ -45,13 +45,14 @@ def _run(job: Job, shared: FirstLayers, thrift: Lean, each: int) -> Used:
         def measure(rows: slice, number: int) -> None:
             shared.place(job.sites[number])
             statistics.restore(number)
-            job.tally.add(number, rows, shared.free(thrift.free(call(job.model, job.data, rows))))
+            with thrift:
+                job.tally.add(number, rows, call(job.model, job.data, rows))
 
         def after(rows: slice) -> None:
             job.tally.settle()
             ticker.tick(rows)
 
-        with shared, thrift:
+        with shared:
             for rows in batches:
                 batches.visit(rows, numbers, measure, begin=lambda rows: shared.begin(job.data, rows), after=after)
     job.tally.settle(all=True)

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils import _pytree
 
 from mli_check.data.dataset import Dataset
 from mli_check.evaluation.job import Job
@@ -40,7 +39,6 @@ class SharedLayer:
         self.ready: Tensor | None = None
         self._products: dict[tuple[int, int], Tensor] = {}
         self._kept: Tensor | None = None
-        self.keeps = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         """What stands in for the layer's own forward pass."""
@@ -86,7 +84,7 @@ class SharedLayer:
 
     def _room(self, like: Tensor) -> Tensor:
         """Where the output at a site goes: the same memory at every site, if nothing outlives a forward pass."""
-        if self._kept is None or self._kept.shape != like.shape or not self.keeps:
+        if self._kept is None or self._kept.shape != like.shape:
             self._kept = torch.empty_like(like)
         return self._kept
 
@@ -117,6 +115,8 @@ class FirstLayers:
         self.layers = layers
         self.omitted = {layer.weight for layer in layers}
         self.slots = Slots(job.model, self.omitted)
+        self._everything = Slots(job.model)
+        self._complete = True
         self.bytes_per_example = 0
         self._model = job.model
         self._folded = {(layer.name, id(path)): True for layer in layers for path in paths_of(job)}
@@ -128,7 +128,6 @@ class FirstLayers:
     def __enter__(self) -> FirstLayers:
         for shared in self.layers:
             shared.layer.forward = shared.forward  # type: ignore[method-assign,assignment]
-            shared.layer.weight.fill_(torch.nan)  # whatever else reads it would go unnoticed
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,7 +137,10 @@ class FirstLayers:
             del shared.layer.forward
 
     def begin(self, data: Dataset, rows: slice) -> None:
-        """Take the layers' inputs from these rows; products of other rows are dropped."""
+        """Take the layers' inputs from these rows; products of other rows are dropped.
+
+        Where the rows do not lead through all layers, every site runs the layers themselves on these rows.
+        """
         for shared in self.layers:
             shared.forget()
         waiting = list(self.layers)
@@ -156,13 +158,22 @@ class FirstLayers:
         finally:
             for hook in hooks:
                 hook.remove()
+        self._complete = not waiting
 
     def place(self, site: Site) -> None:
         """Write the site's state into the model and make the layers' outputs there."""
+        if not self._complete:
+            self._everything.place(site)
+            return
         self.slots.place(site)
         for shared in self.layers:
             shared.keep_only(site.path)
             shared.prepare(site, self.slots, self._folded[shared.name, id(site.path)])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the rows lead through all layers, so that their outputs are given."""
+        return self._complete
 
     def stacked(self, sites: Sequence[Site]) -> list[Tensor]:
         """Every shared layer's outputs at several sites, stacked along dimension 0."""
@@ -172,19 +183,9 @@ class FirstLayers:
             if not all(folded):
                 self.slots.place(site)
             for shared, together, found in zip(self.layers, folded, outputs, strict=True):
-                shared.keeps = False
+                shared.drop_room()
                 found.append(shared.prepare(site, self.slots, together))
         return [torch.stack(found) for found in outputs]
-
-    def free(self, outputs: Any) -> Any:
-        """A model's outputs, copied where they may lie in memory that the next site overwrites."""
-        place = outputs.untyped_storage().data_ptr() if isinstance(outputs, Tensor) else None
-        for shared in self.layers:
-            ready = shared.ready
-            if shared.keeps and ready is not None and place in (None, ready.untyped_storage().data_ptr()):
-                shared.keeps = False  # from now on every site has new memory
-                outputs = _pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, outputs)
-        return outputs
 
     def hand_out(self, outputs: Sequence[Tensor] | None) -> None:
         """Let the layers give these outputs from now on; None takes them back."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from mli_check.curves import Curve, Record, Surface
 from mli_check.data.dataset import Dataset
@@ -147,13 +148,14 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
             data, stats = data.map(layout.channels_last), stats.map(layout.channels_last)
             whole = stats if options.calibration_subset is None else whole.map(layout.channels_last)
             notes = (layout.NOTE,)
+        memory.room(replica, data, options.memory_limit, whole)  # refuses a limit before anything is measured
         sites, requests = _sites(requests, stats, bool(norm_stats.tracking_layers(replica)))
         work = _Work(replica, data, loss_name, loss, options, engine)
         curves = [place for request in requests if len(request.axes) == 1 for place in request.places]
         tally, used = work.measure(sites, stats, outcomes=max(curves, default=-1) + 1)
-        shift = work.shift(sites, requests[0].places, whole, tally) if options.calibration_subset is not None else None
+        shifts = work.shifts(sites, requests, whole, tally) if options.calibration_subset is not None else {}
     results = []
-    for request in requests:
+    for number, request in enumerate(requests):
         if not options.allow_diverged:
             check_end(request, tally)
         record = Record(
@@ -162,7 +164,7 @@ def _run(model: nn.Module, paths: Sequence[Span], data: Dataset, options: Option
             norm_stats=stats.policy,
             calibration_batch=stats.batch,
             calibration_examples=None if stats.calibration is None else len(stats.calibration),
-            calibration_shift=shift,
+            calibration_shift=shifts.get(number),
             engine=used.engine,
             precision=options.precision,
             device=str(device),
@@ -196,17 +198,21 @@ class _Work:
         job = Job(model=self.model, data=data, norm_stats=stats, sites=sites, tally=tally, room=room, progress=progress)
         return tally, engines.run(job, self.engine, freely=options.engine == "auto")
 
-    def shift(
-        self, sites: Sequence[Site], places: Sequence[int], whole: NormStats, tally: Tally
-    ) -> tuple[float, float | None]:
-        """The largest change of loss and error, at both ends and in the middle, that a calibration subset made."""
-        chosen = sorted({places[0], places[len(places) // 2], places[-1]})
+    def shifts(
+        self, sites: Sequence[Site], requests: Sequence[Request], whole: NormStats, tally: Tally
+    ) -> dict[int, tuple[float, float | None]]:
+        """Each path's largest change of loss and error, at both ends and the middle, that a calibration subset made."""
+        ends = [[r.places[0], r.places[len(r.places) // 2], r.places[-1]] for r in requests]
+        chosen = sorted({place for places in ends for place in places})
         quiet = dataclasses.replace(self.options, keep="summary", progress=None)
         exact, _ = dataclasses.replace(self, options=quiet, engine="loop").measure([sites[p] for p in chosen], whole)
-        everywhere = range(len(chosen))
-        loss = float(np.abs(exact.loss(everywhere) - tally.loss(chosen)).max())
-        ours, theirs = tally.error(chosen), exact.error(everywhere)
-        return loss, None if ours is None or theirs is None else float(np.abs(ours - theirs).max())
+        found: dict[int, tuple[float, float | None]] = {}
+        for number, places in enumerate(ends):
+            ours, there = tally.error(places), [chosen.index(place) for place in places]
+            theirs, loss = exact.error(there), np.abs(exact.loss(there) - tally.loss(places)).max()
+            error = None if ours is None or theirs is None else float(np.abs(ours - theirs).max())
+            found[number] = float(loss), error
+        return found
 
 
 def _sites(requests: list[Request], stats: NormStats, tracking: bool) -> tuple[list[Site], list[Request]]:
@@ -230,7 +236,15 @@ def check_outputs(model: nn.Module, data: Dataset, loss: Loss) -> None:
 
     A model of a single output is let through with a loss of the caller's own, which may be binary.
     """
-    outputs, named = call(model, data, slice(0, 1)), loss in LOSSES.values()
+    rows, named = slice(0, min(2, len(data))), loss in LOSSES.values()
+    kept = _pytree.tree_map(lambda tensor: tensor[rows].clone(), data.inputs)
+    outputs = call(model, data, rows)
+    for before, after in zip(_pytree.tree_leaves(kept), _pytree.tree_leaves(data.inputs), strict=True):
+        if not torch.equal(before.nan_to_num(), after[rows].nan_to_num()):
+            after[rows] = before
+            raise OptionError(
+                "the model writes into its inputs, which every point needs as they are; have it clone them first"
+            )
     classes = is_classification(data.targets) and isinstance(outputs, Tensor) and outputs.ndim == 2
     if classes and (named or outputs.shape[1] > 1) and data.classes > outputs.shape[1]:
         raise OptionError(
@@ -238,7 +252,7 @@ def check_outputs(model: nn.Module, data: Dataset, loss: Loss) -> None:
             f"(classes 0 to {outputs.shape[1] - 1}); use a model with at least {data.classes} outputs"
         )
     if named:
-        loss(outputs, data.targets[:1])
+        loss(outputs, data.targets[rows])
 
 
 def _replica(model: nn.Module, device: torch.device | str | None) -> tuple[nn.Module, torch.device]:

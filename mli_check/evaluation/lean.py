@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from mli_check.evaluation.job import Job
 from mli_check.evaluation.norm_stats import call
+from mli_check.evaluation.sites import telling
 from mli_check.evaluation.slots import Slots
 
 PROBED = 64  # examples on which the change is verified
 
 
 class Lean:
-    """As a context, runs some layers of a model in place; the tensor that the model returns is never one of ours."""
+    """As a context, runs some layers of a model in place; what a pass gives is overwritten by the next."""
 
     def __init__(self, rectifiers: list[nn.ReLU], linears: list[nn.Linear]) -> None:
         self._rectifiers, self._linears = rectifiers, linears
@@ -43,7 +44,6 @@ class Lean:
             rectifier.inplace = False
         for layer in self._linears:
             del layer.forward
-        self._buffers = {}
 
     def _linear(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
         if layer not in self._buffers or len(self._buffers[layer]) < len(inputs):
@@ -52,19 +52,6 @@ class Lean:
         if layer.bias is None:
             return torch.mm(inputs, layer.weight.t(), out=out)
         return torch.addmm(layer.bias, inputs, layer.weight.t(), out=out)
-
-    def free(self, outputs: Any) -> Any:
-        """The outputs, copied if they lie in a buffer that the next pass overwrites; that buffer is then kept no more.
-
-        So the layer that gives the outputs writes them into new memory from the second pass on.
-        """
-        place = outputs.untyped_storage().data_ptr() if isinstance(outputs, Tensor) else None
-        for layer, buffer in self._buffers.items():
-            if buffer.untyped_storage().data_ptr() == place:
-                self._linears.remove(layer)
-                del layer.forward, self._buffers[layer]
-                return outputs.clone()
-        return outputs
 
 
 def find(job: Job, without: set[str]) -> Lean:
@@ -75,34 +62,45 @@ def find(job: Job, without: set[str]) -> Lean:
     nothing = Lean([], [])
     if job.data.targets.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return nothing
-    slots = Slots(job.model)
-    slots.place(job.sites[len(job.sites) // 2])
-    found = _candidates(job, without)
-    for site in (job.sites[len(job.sites) // 2], job.sites[-1]):
+    slots, verified, found = Slots(job.model), False, nothing
+    for site in telling(job.sites):
         slots.place(site)
         plain = call(job.model, job.data, slice(0, PROBED))
         if not isinstance(plain, Tensor):
             return nothing
-        with found:
-            again = found.free(call(job.model, job.data, slice(0, PROBED)))
-        if not torch.equal(plain.nan_to_num(), again.nan_to_num()):
+        if not plain.isfinite().all():
+            continue
+        wanted = plain.clone()
+        if not verified:
+            found = _candidates(job, without)
+        try:
+            with found:
+                again = call(job.model, job.data, slice(0, PROBED))
+        except RuntimeError:  # some tensors cannot be written in place
             return nothing
-    return found
+        if not torch.equal(wanted, again):
+            return nothing
+        verified = True
+    return found if verified else nothing
+
+
+FRESH = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
 
 
 def _candidates(job: Job, without: set[str]) -> Lean:
-    """Layers that are called so that they could write in place, on inputs that would show it if they may not."""
-    inputs = job.data.inputs
-    theirs = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
-    taken = {tensor.untyped_storage().data_ptr() for tensor in (*theirs, *job.model.state_dict().values())}
+    """Layers that are called so that they could write in place, on inputs that would show it if they may not.
+
+    A ReLU's input must be what a stock layer gave in the same pass: other tensors may be somebody's.
+    """
     suited: dict[nn.Module, bool] = {}
+    fresh: list[Tensor] = []
 
     def look(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         given = arguments[0] if len(arguments) == 1 else None
         if not isinstance(given, Tensor):
             suited[layer] = False
         elif isinstance(layer, nn.ReLU):
-            shows = given.untyped_storage().data_ptr() not in taken and bool((given < 0).any())
+            shows = any(given is output for output in fresh) and bool((given < 0).any())
             suited[layer] = suited.get(layer, True) and shows
         else:
             suited[layer] = layer not in suited and given.ndim == 2 and given.dtype == layer.weight.dtype
@@ -114,7 +112,9 @@ def _candidates(job: Job, without: set[str]) -> Lean:
         if (type(layer) is nn.Linear and weight not in without) or (type(layer) is nn.ReLU and not layer.inplace)
         if not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
     ]
+    makers = [layer for layer in job.model.modules() if type(layer) in FRESH and not layer._forward_hooks]
     hooks = [layer.register_forward_pre_hook(look) for layer in stock]
+    hooks += [layer.register_forward_hook(lambda *seen: fresh.append(seen[2])) for layer in makers]
     try:
         call(job.model, job.data, slice(0, PROBED))
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,23 +115,42 @@ class Recalibration:
         tracking = [(name, layer) for name, layer in named if layer in self._layers]
         self.names = [f"{n}.{b}" if n else b for n, layer in tracking for b, _ in layer.named_buffers(recurse=False)]
         self._momenta = [layer.momentum for layer in self._layers]
+        self._calls = dict.fromkeys(self._layers, 0)  # of each layer since the current site's reset
+        self._a_pass = dict(self._calls)  # calls in one pass
+        self._hooks: list[Any] = []
+        self._first = False
 
     def __enter__(self) -> Recalibration:
         for layer in self._layers:
             layer.train()
+            self._hooks.append(layer.register_forward_pre_hook(self._count))
         return self
 
     def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
         for layer, momentum in zip(self._layers, self._momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
 
+    def _count(self, layer: nn.Module, _: object) -> None:
+        """Let this call weigh as much as each one before."""
+        assert isinstance(layer, _NormBase)
+        self._calls[layer] += 1
+        layer.momentum = 1 / self._calls[layer]
+
     def expect(self, batch: int) -> None:
-        """The next forward pass is of calibration batch number `batch`, from 0: its share of the average is equal."""
+        """The next pass is of calibration batch number `batch`, from 0; batches come in order, at every site alike.
+
+        A layer that is called several times in a pass averages all its calls.
+        """
+        if self._first:
+            self._a_pass = dict(self._calls)
+        self._first = batch == 0
         for layer in self._layers:
             if batch == 0:
                 layer.reset_running_stats()
-            layer.momentum = 1 / (batch + 1)
+            self._calls[layer] = batch * self._a_pass[layer]
 
 
 def recalibrate(model: nn.Module, stats: NormStats) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree
 
 from mli_check.evaluation.first_layer import LINEAR, FirstLayers, Layer, SharedLayer, paths_of
 from mli_check.evaluation.job import Job
 from mli_check.evaluation.norm_stats import call
-from mli_check.evaluation.sites import Site
+from mli_check.evaluation.sites import Site, telling
 from mli_check.evaluation.slots import Slots
-from mli_check.paths import Span
 
 PROBED = 64  # examples on which sharing is verified
+PATHS = 16  # of a job's paths, spread evenly, on whose points inputs are compared
 PAYS = 96  # products per output above which a CPU gains from combining instead (docs/performance.md)
 TOLERANCE = 1000  # unit roundoffs of the largest output, by which sharing may differ where it is verified
 
@@ -27,27 +29,70 @@ def find(job: Job, least: int = 0) -> FirstLayers | str:
     Layers with fewer than `least` products an output are left alone.
     """
     if not all(isinstance(state, dict) for path in paths_of(job) for state in path.basis):
-        return "a basis state is no dict of tensors"
-    slots, middle = Slots(job.model), len(job.sites) // 2
-    seen = []
-    for site in (job.sites[middle], job.sites[-1 if middle else 0]):
+        return "no first layer to share: a basis state is no dict of tensors"
+    try:
+        return _found(job, least)
+    except torch.OutOfMemoryError:
+        return "no first layer to share: trying it ran out of memory"
+
+
+def _found(job: Job, least: int) -> FirstLayers | str:
+    slots, seen = Slots(job.model), []
+    for site in _spread(job):
         slots.place(site)
         seen.append(_inputs(job))
-    reasons: dict[str, str] = {}
-    layers = []
+    bound, layers, told = _bound(job), [], "the model calls none"
     for name, inputs in seen[0].items():
         layer: Any = job.model.get_submodule(name)
-        reasons[name] = _obstacle(job, name, layer, inputs, seen[1].get(name)) or _small(layer, least)
-        if not reasons[name]:
+        alike = all(_same(inputs, other.get(name)) for other in seen)
+        obstacle = "sees more than data, or is not called once with one tensor" if name in bound or not alike else ""
+        obstacle = obstacle or _obstacle(job, name, layer, least)
+        if not obstacle:
             layers.append(SharedLayer(name, layer))
+        elif told == "the model calls none":
+            told = f"`{name}` {obstacle}"
     if not layers:
-        told = next(((f"`{name}` {reason}") for name, reason in reasons.items()), "the model calls none")
         return f"no first layer to share: {told}"
-    shared = FirstLayers(job, layers)
-    for site in _representatives(job):
-        if not _agrees(job, shared, slots, site):
+    shared, verified = FirstLayers(job, layers), False
+    for site in telling(job.sites):
+        slots.place(site)
+        plain = _cloned(call(job.model, job.data, slice(0, PROBED)))
+        verified = verified or _finite(plain)
+        if not agree(plain, _outputs(job, shared, site)):
             return f"sharing `{layers[0].name}` changed the outputs of {site.path.label} at {site.point}"
-    return shared
+    return shared if verified else "no first layer to share: the outputs are not finite where it was tried"
+
+
+def _outputs(job: Job, shared: FirstLayers, site: Site) -> Any:
+    """The outputs at a site with shared layers; whatever else reads their weights reads NaN."""
+    rows = slice(0, min(PROBED, len(job.data)))
+    with shared:
+        shared.begin(job.data, rows)
+        shared.place(site)
+        shared.bytes_per_example = sum(layer.bytes for layer in shared.layers) // rows.stop
+        before = [layer.layer.weight.clone() for layer in shared.layers]
+        for layer in shared.layers:
+            layer.layer.weight.fill_(torch.nan)
+        try:
+            return call(job.model, job.data, rows)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a model that checks its own figures: it reads the weights elsewhere
+            return None
+        finally:
+            for layer, weight in zip(shared.layers, before, strict=True):
+                layer.layer.weight.copy_(weight)
+
+
+def _spread(job: Job) -> list[Site]:
+    """The first, the middle and the last site of some paths."""
+    paths = paths_of(job)
+    chosen = {id(path) for path in paths[:: -(-len(paths) // PATHS)]}
+    groups: dict[int, list[Site]] = {}
+    for site in job.sites:
+        if id(site.path) in chosen:
+            groups.setdefault(id(site.path), []).append(site)
+    return [group[place] for group in groups.values() for place in (len(group) // 2, 0, -1)]
 
 
 def _inputs(job: Job) -> dict[str, Any]:
@@ -79,48 +124,67 @@ def _inputs(job: Job) -> dict[str, Any]:
     return found
 
 
-def _obstacle(job: Job, name: str, layer: Layer, first: Any, second: Any) -> str:
-    """Why a layer cannot be shared; empty if it can."""
+def _bound(job: Job) -> set[str]:
+    """The layers whose inputs follow, by the chain rule, from a tensor that is not the same at every site."""
+    trained = {name for name, _ in job.model.named_parameters(remove_duplicate=False)}
+    varied, found = _varied(job.sites, list(job.model.state_dict()), trained), set()
+
+    def look(name: str, arguments: tuple[Any, ...]) -> None:
+        if any(isinstance(argument, Tensor) and argument.requires_grad for argument in arguments):
+            found.add(name)
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, arguments, name=name: look(name, arguments))
+        for name, layer in job.model.named_modules()
+        if type(layer) in LINEAR
+    ]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            kept = job.model.state_dict(keep_vars=True)
+            moving = {id(kept[name]) for name in varied}
+            state = {}
+            for name, tensor in {id(tensor): (name, tensor) for name, tensor in kept.items()}.values():
+                differentiable = id(tensor) in moving and tensor.is_floating_point()
+                state[name] = tensor.detach().clone().requires_grad_(differentiable)  # of tied weights one name
+            part = _pytree.tree_map(lambda tensor: tensor[:PROBED].clone(), job.data.inputs)
+            arguments = ((part,), {}) if isinstance(part, Tensor) else ((), dict(part))
+            functional_call(job.model, state, *arguments)
+    except RuntimeError:  # written in place, or made in inference mode: comparing inputs has to do
+        return set()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _varied(sites: Sequence[Site], names: list[str], trained: set[str]) -> list[str]:
+    """The tensors that are not the same at every site."""
+    seen: dict[str, set[Any]] = {name: set() for name in names}
+    for site in sites:
+        common, own = site.path.coefficients(site.point), site.path.tensor_coefficients(site.point)
+        for name, kinds in seen.items():
+            if site.path.moves(name, site.of_path, trained):
+                terms = zip(own.get(name, common), site.path.basis, strict=True)
+                kinds.add(tuple((c, id(state[name])) for c, state in terms if c != 0))
+            else:
+                kinds.add(((1, id(site.path.final[name])),))
+    return [name for name, kinds in seen.items() if len(kinds) > 1]
+
+
+def _obstacle(job: Job, name: str, layer: Layer, least: int) -> str:
+    """Why a layer that sees nothing but data cannot be shared all the same; empty if it can."""
     names = [other for other, p in job.model.named_parameters(remove_duplicate=False) if p is layer.weight]
-    weight = f"{name}.weight" if name else "weight"
-    if first is None or second is None:
-        return "is not called once with one tensor"
-    if not torch.equal(first, second):
-        return "sees more than data"
+    weight, each = f"{name}.weight" if name else "weight", layer.weight[0].numel()
     if names != [weight]:
         return "shares its weight"
     if layer.weight.dtype not in (torch.float32, torch.float64):
         return f"computes in {layer.weight.dtype}"
     if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
         return "has hooks or a forward of its own"
-    products = {id(path.basis[j][weight]) for path in paths_of(job) for j in range(len(path.basis))}
+    products = {id(state[weight]) for path in paths_of(job) for state in path.basis}
     if len(products) >= len(job.sites):
         return f"would need {len(products)} products for {len(job.sites)} points"
-    return ""
-
-
-def _small(layer: Layer, least: int) -> str:
-    each = layer.weight[0].numel()
     return f"has only {each} products an output, and combining outputs costs as much" if each < least else ""
-
-
-def _representatives(job: Job) -> list[Site]:
-    """For each kind of path one site in its middle."""
-    by_kind: dict[type[Span], list[Site]] = {}
-    for site in job.sites:
-        by_kind.setdefault(type(site.path), []).append(site)
-    return [sites[len(sites) // 2] for sites in by_kind.values()]
-
-
-def _agrees(job: Job, shared: FirstLayers, slots: Slots, site: Site) -> bool:
-    rows = slice(0, min(PROBED, len(job.data)))
-    slots.place(site)
-    plain = call(job.model, job.data, rows)
-    with shared:
-        shared.begin(job.data, rows)
-        shared.place(site)
-        shared.bytes_per_example = sum(layer.bytes for layer in shared.layers) // rows.stop
-        return agree(plain, call(job.model, job.data, rows))
 
 
 def agree(wanted: Any, found: Any) -> bool:
@@ -130,8 +194,21 @@ def agree(wanted: Any, found: Any) -> bool:
 
 
 def _close(wanted: Any, found: Any) -> bool:
-    if not isinstance(wanted, Tensor) or not wanted.is_floating_point():
-        return True
-    scale = wanted.nan_to_num(0, 0, 0).abs().max() if wanted.numel() else 0
-    allowed = float(TOLERANCE * torch.finfo(wanted.dtype).eps * scale)
-    return torch.allclose(wanted, found, rtol=0, atol=allowed, equal_nan=True)
+    if not isinstance(wanted, Tensor) or not isinstance(found, Tensor) or not wanted.is_floating_point():
+        return type(wanted) is type(found)
+    scale = float(wanted.nan_to_num(0, 0, 0).abs().max()) if wanted.numel() else 0.0
+    coarser = max(torch.finfo(tensor.dtype).eps for tensor in (wanted, found))
+    allowed = min(TOLERANCE * coarser, 0.1) * scale
+    return torch.allclose(wanted.double(), found.double(), rtol=0, atol=allowed, equal_nan=True)
+
+
+def _same(first: Any, second: Any) -> bool:
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
+
+
+def _cloned(outputs: Any) -> Any:
+    return _pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, outputs)
+
+
+def _finite(outputs: Any) -> bool:
+    return all(bool(leaf.isfinite().all()) for leaf in _pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,15 @@ def distinct(asked: Iterable[Site]) -> tuple[list[Site], list[int]]:
             sites.append(site)
         places.append(known[key])
     return sites, places
+
+
+def telling(sites: Sequence[Site]) -> list[Site]:
+    """A few sites to try something on: for each kind of path the middle, a quarter, both ends."""
+    by_kind: dict[type[Span], list[Site]] = {}
+    for site in sites:
+        by_kind.setdefault(type(site.path), []).append(site)
+    places = [(group, part) for part in (1 / 2, 1 / 4, 0, 1) for group in by_kind.values()]
+    return [group[round(part * (len(group) - 1))] for group, part in places]
 
 
 class Identities:

@@ -25,6 +25,7 @@ from mli_check.evaluation.slots import Slots
 
 NAME = "stacked"
 CHUNK = 64  # points in one pass at most
+FEWEST = 64  # examples in a batch, below which no more points are worth it
 
 
 def run(job: Job) -> Used:
@@ -61,10 +62,12 @@ class _Stack:
         rows = slice(0, min(recognition.PROBED, len(self.job.data)))
         slots = Slots(self.job.model)
         slots.place(sites[0])
-        plain = call(self.job.model, self.job.data, rows)
-        if not isinstance(plain, Tensor):
-            return "not stacked: the model's output is not one tensor"
+        if self._chunk(min(FEWEST, len(self.job.data))) < min(2, len(self.job.sites)):
+            return "not stacked: memory_limit holds one point at a time"
         try:
+            plain = call(self.job.model, self.job.data, rows)
+            if not isinstance(plain, Tensor):
+                return "not stacked: the model's output is not one tensor"
             with self._sharing(), warnings.catch_warnings():
                 warnings.filterwarnings("error", "There is a performance drop")  # an operation without a batching rule
                 self._load(sites)
@@ -77,7 +80,7 @@ class _Stack:
         """All sites and examples; returns the examples of a batch."""
         job = self.job
         batch = min(len(job.data), job.room.most)
-        while batch > 1 and self._chunk(batch) < min(8, len(job.sites)):
+        while batch > FEWEST and self._chunk(batch) < min(8, len(job.sites)):
             batch = -(-batch // 2)
         chunk, ticker = self._chunk(batch), Ticker(job)
         batches = Batches(len(job.data), batch)
@@ -153,7 +156,11 @@ class _Stack:
         """The outputs of some examples at every site, shape (sites, examples, ...)."""
         inputs = data.inputs
         part = inputs[rows] if isinstance(inputs, Tensor) else {name: tensor[rows] for name, tensor in inputs.items()}
-        firsts = self._firsts(data, rows, sites)
+        if self.shared is not None:
+            self.shared.begin(data, rows)
+            if not self.shared.complete:
+                return self._one_by_one(data, rows, sites)
+        firsts = self.shared.stacked(sites) if self.shared is not None else []
 
         def one(state: Mapping[str, Tensor], ready: Sequence[Tensor]) -> Tensor:
             if self.shared is not None:
@@ -168,9 +175,15 @@ class _Stack:
                 self.shared.hand_out(None)
         return outputs
 
-    def _firsts(self, data: Dataset, rows: slice, sites: Sequence[Site]) -> list[Tensor]:
-        """The shared layers' outputs at every site, stacked."""
-        if self.shared is None:
-            return []
-        self.shared.begin(data, rows)
-        return self.shared.stacked(sites)
+    def _one_by_one(self, data: Dataset, rows: slice, sites: Sequence[Site]) -> Tensor:
+        """The same for rows that do not lead through all shared layers."""
+        assert self.shared is not None
+        kept, outputs = self.job.model.state_dict(), []
+        for index, site in enumerate(sites):
+            self.shared.place(site)
+            for name, stack in self._state.items():
+                kept[name].copy_(stack[index])
+            outputs.append(call(self.job.model, data, rows).clone())
+            for name, stack in self._state.items():
+                stack[index].copy_(kept[name])
+        return torch.stack(outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from mli_check.errors import OptionError
 from mli_check.losses import LOSSES, Loss, check_losses, is_classification, tie_aware_error
 
 PENDING = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # bytes of outputs after which they are settled together
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Outputs that lie one after another in what waits, from element `start`: one of each site, all of some rows."""
+
+    sites: list[int]
+    rows: slice
+    shape: torch.Size
+    start: int
 
 
 class Tally:
@@ -37,8 +48,9 @@ class Tally:
         kept = (sites, len(data))
         self._losses = np.zeros(kept, np.float32) if keep != "summary" else None
         self._logits: NDArray[np.float32] | None = None
-        self._pending: list[tuple[Sequence[int], slice, Any]] = []
-        self._bytes = 0
+        self._pending: list[_Run] = []
+        self._waiting: Tensor | None = None
+        self._filled = 0
         self._limit = PENDING.get(device.type, PENDING["cpu"])
         self._has_errors = False
 
@@ -51,27 +63,37 @@ class Tally:
         self.add_stacked([site], rows, outputs[None] if isinstance(outputs, Tensor) else outputs)
 
     def add_stacked(self, sites: Sequence[int], rows: slice, outputs: Any) -> None:
-        """The outputs of some examples at several sites, along dimension 0."""
-        self._pending.append((sites, rows, outputs))
-        self._bytes += outputs.nelement() * outputs.element_size() if isinstance(outputs, Tensor) else self._limit
+        """The outputs of some examples at several sites, along dimension 0.
+
+        They are copied into memory kept for it, for a model may give its outputs in memory that its next pass writes
+        to, and small tensors that live long would lie scattered between the large ones that come and go.
+        """
+        if not isinstance(outputs, Tensor) or outputs.nelement() * outputs.element_size() > self._limit // 2:
+            self.settle(all=True)
+            self._take(sites, rows, None if isinstance(outputs, Tensor) else outputs, _tensor(outputs))
+            return
+        if self._waiting is None or self._waiting.dtype != outputs.dtype:
+            self.settle(all=True)
+            self._waiting = outputs.new_empty(self._limit // outputs.element_size())
+        if self._filled + outputs.nelement() > len(self._waiting):
+            self.settle(all=True)
+        place = self._waiting[self._filled : self._filled + outputs.nelement()]
+        place.view(outputs.shape).copy_(outputs)
+        last = self._pending[-1] if self._pending else None
+        if last is not None and last.rows == rows and last.shape == outputs.shape[1:]:
+            last.sites.extend(sites)
+        else:
+            self._pending.append(_Run(list(sites), rows, outputs.shape[1:], self._filled))
+        self._filled += outputs.nelement()
 
     def settle(self, *, all: bool = False) -> None:
         """Work through what waits, if it is much, or `all` of it."""
-        if not self._pending or (self._bytes < self._limit and not all):
+        if self._waiting is None or not (all or self._filled > len(self._waiting) // 2):
             return
-        together: dict[Any, list[tuple[Sequence[int], Any]]] = {}
-        for sites, rows, outputs in self._pending:
-            shape = outputs.shape[1:] if isinstance(outputs, Tensor) else None
-            together.setdefault((rows.start, rows.stop, shape), []).append((sites, outputs))
-        self._pending, self._bytes = [], 0
-        for (start, stop, shape), parts in together.items():
-            if shape is None:
-                for sites, outputs in parts:
-                    self._take(sites, slice(start, stop), outputs, None)
-            else:
-                numbers = [site for sites, _ in parts for site in sites]
-                stacked = torch.cat([outputs for _, outputs in parts]) if len(parts) > 1 else parts[0][1]
-                self._take(numbers, slice(start, stop), None, stacked)
+        pending, self._pending, self._filled = self._pending, [], 0
+        for run in pending:
+            count = len(run.sites) * run.shape.numel()
+            self._take(run.sites, run.rows, None, self._waiting[run.start : run.start + count].view(-1, *run.shape))
 
     def _take(self, sites: Sequence[int], rows: slice, outputs: Any, stacked: Tensor | None) -> None:
         targets = self._data.targets[rows]
@@ -166,3 +188,7 @@ def class_weights(targets: Tensor) -> Tensor:
 def _host(values: Tensor) -> NDArray[np.float32]:
     found: NDArray[np.float32] = values.to("cpu", torch.float32).numpy()
     return found
+
+
+def _tensor(outputs: Any) -> Tensor | None:
+    return outputs if isinstance(outputs, Tensor) else None

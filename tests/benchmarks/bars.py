@@ -1,0 +1,50 @@
+"""What the ratios must reach, and which bars are known to lie near a limit."""
+
+from __future__ import annotations
+
+TORCHVISION = "DataLoader of torchvision's dataset"
+TENSORS = "DataLoader of tensors"
+LANDSCAPES = "loss-landscapes 3.0.6"
+LOOP = 'engine="loop"'
+PRODUCTS = "matrix products, square"
+PRODUCTS_ALIKE = "matrix products, shaped as the work"
+
+SHALLOW = "784-1024-10"
+DEEP = "784-512-512-512-10"
+WIDE = "784-1024-1024-1024-10"
+PLANE = "784-1024-10, plane"
+NOISES = "784-1024-10, noises"
+
+Key = tuple[str, str, str]  # device, workload, what we are held against
+
+BARS: dict[Key, float] = {
+    ("cpu", SHALLOW, TORCHVISION): 35,
+    ("cpu", SHALLOW, TENSORS): 9,
+    ("cpu", SHALLOW, LANDSCAPES): 6,
+    ("cpu", SHALLOW, LOOP): 5,
+    ("cpu", DEEP, TORCHVISION): 10,
+    ("cpu", DEEP, TENSORS): 3,
+    ("cpu", DEEP, LANDSCAPES): 1.6,
+    ("cpu", DEEP, LOOP): 1.6,
+    ("cpu", DEEP, PRODUCTS): 0.8,
+    ("cpu", DEEP, PRODUCTS_ALIKE): 0.8,
+    ("cpu", PLANE, LOOP): 5,
+    ("cpu", NOISES, LOOP): 5,
+    ("cuda", WIDE, TORCHVISION): 100,
+    ("cuda", WIDE, PRODUCTS): 0.5,
+    ("cuda", "resnet 20", TORCHVISION): 20,
+}
+
+_PASSES = (
+    "what is left beside products (biases, ReLU, softmax, ties, combining first layers) are passes over memory that do "
+    "no products"
+)
+# Missed bars that do not fail, each with the reason why it is about as far as this can go.
+KNOWN_LIMITS: dict[Key, str] = {
+    ("cpu", DEEP, LOOP): (
+        "sharing the first layer leaves 1 / 1.71 of the loop's products, which both make at the same rate, and "
+        "combining its outputs takes a part of that"
+    ),
+    ("cpu", DEEP, PRODUCTS): _PASSES,
+    ("cpu", DEEP, PRODUCTS_ALIKE): _PASSES,
+}
