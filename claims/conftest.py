@@ -67,6 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.gpu)
         if subject is not None and grouping:
             item.add_marker(pytest.mark.xdist_group(subject.group))
+        elif subject is None and grouping and item.get_closest_marker("claim") is not None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))  # which draws its random networks once
         elsewhere = subject is None and item.get_closest_marker("claim") is not None
         at_other_scale = elsewhere and (name is not None or "quick" not in scales)
         if at_other_scale or (wanted and name not in wanted):

@@ -234,19 +234,13 @@ def _check_destination(destination: Path, results: Path) -> None:
 
 
 def _launched(request: Request) -> Outcome:
-    """Run the claims under a progress bar; when most are judged and a core comes free, load what the report needs."""
+    """Run the claims under a progress bar; while pytest and its workers start, a core is free to load the report's."""
     from mli_check import launch
     from mli_check.progress import bar
     from mli_check.report.html import prepare
 
-    draw, preparing = bar("judging claims"), threading.Thread(target=prepare, daemon=True)
-
-    def follow(done: int, total: int) -> None:
-        draw(done, total)
-        if 3 * done >= 2 * total and preparing.ident is None:
-            preparing.start()
-
-    return launch.run(request, follow)
+    threading.Thread(target=prepare, daemon=True).start()
+    return launch.run(request, bar("judging claims"))
 
 
 def _conclude(outcome: Outcome, destination: Path) -> int:

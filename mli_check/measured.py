@@ -63,7 +63,8 @@ class Measured:
         try:
             if not self.folder.exists():
                 for other in self.folder.parent.glob("*/"):
-                    shutil.rmtree(other, ignore_errors=True)
+                    if other != self.folder:  # which another process may have made by now
+                        shutil.rmtree(other, ignore_errors=True)
                 self.folder.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content)
             os.replace(temporary, file)

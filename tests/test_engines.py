@@ -543,7 +543,8 @@ class Coded(nn.Module):
 @pytest.mark.parametrize("engine", [*ENGINES, "auto"])
 @pytest.mark.parametrize("order", [(0, 1), (0, 1, 1), (1, 0, 1, 1)], ids=str)
 def test_paths_whose_final_states_have_other_buffers_are_kept_apart(order: tuple[int, ...], engine: str) -> None:
-    # went wrong once: recognition looks at the inputs of two sites only, which may belong to one path, and at one site a kind
+    # went wrong once: recognition looks at the inputs of two sites only, which may belong to one path, and at one site
+    # a kind
     model = Coded()
     paths = [linear(model, 2 * index, 2 * index + 1) for index in order]
     for path, found in zip(paths, evaluate_many(model, paths, DATA, alphas=ALPHAS, engine=engine), strict=True):
@@ -571,7 +572,8 @@ class Gained(nn.Module):
 @pytest.mark.parametrize("engine", [*ENGINES, "auto"])
 @pytest.mark.parametrize("moving_first", [True, False])
 def test_a_gain_that_moves_along_one_of_two_paths_is_seen(moving_first: bool, engine: str) -> None:
-    # went wrong once: the two sites compared are alpha = 1 of the moving path and one of the path that leaves the gain alone
+    # went wrong once: the two sites compared are alpha = 1 of the moving path and one of the path that leaves the gain
+    # alone
     model = Gained()
     init, final = random_state(model, 0), random_state(model, 1)
     paths = [LinearPath(init, final), LinearPath(init, final, only=["first.*", "last.*"])]
@@ -704,14 +706,16 @@ def two_branches_modified_between(net: Any, x: Tensor) -> Tensor:
 
 
 def rectified_branch(net: Any, x: Tensor) -> Tensor:
-    # went wrong once: a first pass hands out the inputs of both layers when the second is reached, and by then the ReLU has
+    # went wrong once: a first pass hands out the inputs of both layers when the second is reached, and by then the ReLU
+    # has
     # been run in place on the first one's
     x = x.flatten(1) - 0.1
     return net.last((net.first(x) + net.other(net.relu(x))).relu())
 
 
 def checked_branches(net: Any, x: Tensor) -> Tensor:
-    # went wrong once: between two first layers the network runs on the first one's NaN weight, which a check of its own sees
+    # went wrong once: between two first layers the network runs on the first one's NaN weight, which a check of its own
+    # sees
     x = x.flatten(1)
     one = net.first(x)
     assert one.isfinite().all(), "the network checks its activations"
@@ -819,7 +823,8 @@ class FrozenFirst(nn.Module):
 
 @pytest.mark.parametrize("only", [["wide.*"], ["wide.*", "wider.*", "last.*"], ["wider.*"]], ids=str)
 def test_a_layer_that_stays_does_not_hand_its_buffer_on(only: list[str]) -> None:
-    # went wrong once: the inputs of `wide` are the buffer that `small` writes into and that the ReLU then changes in place
+    # went wrong once: the inputs of `wide` are the buffer that `small` writes into and that the ReLU then changes in
+    # place
     model = FrozenFirst()
     path = linear(model, only=only)
     check_engines(model, path, DATA, truth(model, path, DATA))
@@ -869,7 +874,8 @@ class OwnBuffer(nn.Module):
 
 
 def test_outputs_in_memory_of_the_networks_own_are_taken_before_the_next_call() -> None:
-    # went wrong once: outputs wait as views of the buffer, which the next site overwrites: all points get the last one's figures
+    # went wrong once: outputs wait as views of the buffer, which the next site overwrites: all points get the last
+    # one's figures
     model = OwnBuffer()
     check_engines(model, linear(model), DATA)
 
@@ -1158,7 +1164,8 @@ def test_weights_near_the_largest_number_give_the_same_figures(scale: float) -> 
 
 @pytest.mark.parametrize("forward", [skip_over_relu, weight_read_elsewhere, relu_at_two_places_one_kept])
 def test_a_network_that_diverges_halfway_is_checked_where_it_is_finite(forward: Callable[[Any, Tensor], Any]) -> None:
-    # went wrong once: sharing and running in place are verified at the middle and the end, where all outputs are NaN and so agree
+    # went wrong once: sharing and running in place are verified at the middle and the end, where all outputs are NaN
+    # and so agree
     model = small(forward)()
     final = {n: t * float("nan") if n == "last.bias" else t for n, t in random_state(model, 1).items()}
     path = LinearPath(random_state(model, 0), final)
@@ -1336,7 +1343,8 @@ def hungry(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 @pytest.mark.parametrize("most", [200, 110, 70, 64])
 @pytest.mark.parametrize("engine", [*ENGINES, "auto"])
 def test_what_runs_out_of_memory_goes_on_with_halves(engine: str, most: int, hungry: Callable[[int], None]) -> None:
-    # went wrong once: halves that are halved again lose examples: `range` keeps the old step, `part` takes the new, smaller size
+    # went wrong once: halves that are halved again lose examples: `range` keeps the old step, `part` takes the new,
+    # smaller size
     model, data = Hungry(), images(347, seed=2)
     path = linear(model)
     reference = truth(model, path, data)
@@ -1422,7 +1430,8 @@ class Choosing(nn.Module):
 
 @pytest.mark.parametrize("engine", [*ENGINES, "auto"])
 def test_a_layer_that_some_batches_leave_out_is_no_assertion_error(engine: str) -> None:
-    # went wrong once: the shared layer has no inputs in a batch that does not call it, and an `assert` of the engine fails
+    # went wrong once: the shared layer has no inputs in a batch that does not call it, and an `assert` of the engine
+    # fails
     model = Choosing()
     inputs = DATA.inputs.repeat(4, 1, 1, 1)
     inputs[166:, 0, 0, 0] = 99

@@ -103,7 +103,8 @@ def test_a_curve_that_is_stacked_stays_below_the_limit(limit: int) -> None:
 
 
 def test_a_limit_for_few_copies_does_not_stack_example_by_example() -> None:
-    # went wrong once: batches are halved until 8 points fit, also where no batch would make them fit: batches of 1, 20 times slower
+    # went wrong once: batches are halved until 8 points fit, also where no batch would make them fit: batches of 1, 20
+    # times slower
     *_, batch, _ = growth("curve", "stacked", 24 * MIB, 600)
     assert batch > 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,7 +140,8 @@ def _bound(job: Job) -> set[str]:
         if type(layer) in LINEAR
     ]
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a hook may read a tensor's value, which torch tells of under autograd
             kept = job.model.state_dict(keep_vars=True)
             moving = {id(kept[name]) for name in varied}
             state = {}
@@ -149,7 +151,9 @@ def _bound(job: Job) -> set[str]:
             part = _pytree.tree_map(lambda tensor: tensor[:PROBED].clone(), job.data.inputs)
             arguments = ((part,), {}) if isinstance(part, Tensor) else ((), dict(part))
             functional_call(job.model, state, *arguments)
-    except RuntimeError:  # written in place, or made in inference mode: comparing inputs has to do
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # autograd refuses some models, in-place writes among them: comparing inputs has to do
         return set()
     finally:
         for hook in hooks:

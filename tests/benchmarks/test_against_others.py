@@ -136,7 +136,8 @@ def test_a_residual_network_is_recalibrated_at_every_point_faster_than_by_hand(
 ) -> None:
     """Timed: loss and error of CIFAR-shaped images, batch normalisation reset and averaged at every point: ResNet8 at
     7 points over 2,000 images each, on CUDA ResNet20 at 21 points over 10,000 each. Ours also evaluates the
-    checkpoint, one point more; the loops by hand use torch.optim.swa_utils.update_bn and load_state_dict. Three rounds at most.
+    checkpoint, one point more; the loops by hand use torch.optim.swa_utils.update_bn and load_state_dict. At most
+    three rounds.
     """
     points, examples, calibrating = size.residual[variant]
     test, train = (work.Pictures.drawn(n, 32, work.CIFAR, seed) for seed, n in enumerate((examples, calibrating)))
