@@ -44,7 +44,6 @@ class SharedLayer:
         """What stands in for the layer's own forward pass."""
         if self.ready is not None:
             return self.ready
-        self.inputs = inputs
         return type(self.layer).forward(self.layer, inputs)  # type: ignore[arg-type]
 
     @property
@@ -145,12 +144,14 @@ class FirstLayers:
             shared.forget()
         waiting = list(self.layers)
 
-        def seen(layer: nn.Module, *_: object) -> None:
-            waiting[:] = [shared for shared in waiting if shared.layer is not layer]
+        def see(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+            for shared in [shared for shared in waiting if shared.layer is layer]:
+                shared.inputs = arguments[0]
+                waiting.remove(shared)
             if not waiting:
-                raise _Captured
+                raise _Captured  # before the last layer multiplies in vain
 
-        hooks = [shared.layer.register_forward_hook(seen) for shared in self.layers]
+        hooks = [shared.layer.register_forward_pre_hook(see) for shared in self.layers]
         try:
             call(self._model, data, rows)
         except _Captured:
