@@ -40,7 +40,7 @@ _PASSES = (
     "no products"
 )
 _LEFT = (
-    "sharing the first layer leaves 1 / 1.71 of a loop's products, which both make at about the same rate, and combining "
+    "sharing the first layer leaves 1 / 1.71 of a loop's products, which both make at about one rate, and combining "
     "its outputs takes a part of that"
 )
 # Missed bars that do not fail, each with the reason why it is about as far as this can go.
