@@ -6,7 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from mli_check.data import Dataset
+from mli_check.models import build
 from mli_check.settings import DataSetting, ModelSetting, Recipe, Setting
+
+SETTINGS = {
+    "fcn": ModelSetting(name="fcn", hidden=(16, 12)),
+    "fcn-bn": ModelSetting(name="fcn", hidden=(16, 12), batch_norm=True),
+    "vgg": ModelSetting(name="vgg", variant="tiny", hidden=(12,)),
+    "vgg-bn": ModelSetting(name="vgg", variant="tiny", hidden=(12,), batch_norm=True),
+}
+
+
+def network(name: str) -> nn.Module:
+    """One of SETTINGS for images (1, 8, 8) of ten classes, always drawn alike."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build(SETTINGS[name], (1, 8, 8), 10)
 
 
 def tiny_setting(**recipe: object) -> Setting:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from engine_helpers import ALPHAS, ENGINES, check, check_engines, linear, measured, truth
-from helpers import images, random_state
+from helpers import SETTINGS, images, network, random_state
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -24,9 +24,7 @@ from mli_check.errors import OptionError, UnknownNameError
 from mli_check.evaluation.first_layer import SharedLayer
 from mli_check.evaluation.front import evaluate, evaluate_many
 from mli_check.evaluation.recognition import PAYS
-from mli_check.models import build
 from mli_check.paths import LinearPath, Plane, RectifiedPath, ScaledPath, Span
-from mli_check.settings import ModelSetting
 from mli_check.states import digest
 from mli_check.strategies import fill, inputs_for, networks
 from mli_check.symmetry import scale_symmetries
@@ -41,20 +39,8 @@ DATA = images(83, seed=3)
 CALIBRATION = images(70, seed=5)
 BATCH = 16  # of calibration: four full batches and a ragged one of six
 POLICIES = ("freeze", "interpolate", "recalibrate")
-SETTINGS = {
-    "fcn": ModelSetting(name="fcn", hidden=(16, 12)),
-    "fcn-bn": ModelSetting(name="fcn", hidden=(16, 12), batch_norm=True),
-    "vgg": ModelSetting(name="vgg", variant="tiny", hidden=(12,)),
-    "vgg-bn": ModelSetting(name="vgg", variant="tiny", hidden=(12,), batch_norm=True),
-}
 CASES = [(n, p) for n, s in SETTINGS.items() for p in (POLICIES if s.batch_norm else (None,))]
 KINDS = ("linear", "only", "exponents", "scaled", "scaled exponents", "rectified", "plane")
-
-
-def network(name: str) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return build(SETTINGS[name], (1, 8, 8), 10)
 
 
 def calibrated(policy: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from helpers import images, random_state
+from helpers import SETTINGS, images, network, random_state
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
@@ -33,19 +33,7 @@ CALIBRATION = images(70, seed=5)
 BATCH = 32  # of calibration: two full batches and one of six
 ALPHAS = (0.0, 0.3, 0.5, 0.9, 1.0)
 POLICIES = ("freeze", "interpolate", "recalibrate")
-SETTINGS = {
-    "fcn": ModelSetting(name="fcn", hidden=(16, 12)),
-    "fcn-bn": ModelSetting(name="fcn", hidden=(16, 12), batch_norm=True),
-    "vgg": ModelSetting(name="vgg", variant="tiny", hidden=(12,)),
-    "vgg-bn": ModelSetting(name="vgg", variant="tiny", hidden=(12,), batch_norm=True),
-}
 CASES = [(n, p) for n, s in SETTINGS.items() for p in (POLICIES if s.batch_norm else (None,))]
-
-
-def network(name: str) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return build(SETTINGS[name], (1, 8, 8), 10)
 
 
 def linear(model: nn.Module, **options: Any) -> LinearPath:

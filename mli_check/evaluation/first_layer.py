@@ -115,7 +115,7 @@ class FirstLayers:
         self.omitted = {layer.weight for layer in layers}
         self.slots = Slots(job.model, self.omitted)
         self._everything = Slots(job.model)
-        self._complete = True
+        self.complete = True  # whether the rows lead through all layers, so that their outputs are given
         self.bytes_per_example = 0
         self._model = job.model
         self._folded = {(layer.name, id(path)): True for layer in layers for path in paths_of(job)}
@@ -159,22 +159,17 @@ class FirstLayers:
         finally:
             for hook in hooks:
                 hook.remove()
-        self._complete = not waiting
+        self.complete = not waiting
 
     def place(self, site: Site) -> None:
         """Write the site's state into the model and make the layers' outputs there."""
-        if not self._complete:
+        if not self.complete:
             self._everything.place(site)
             return
         self.slots.place(site)
         for shared in self.layers:
             shared.keep_only(site.path)
             shared.prepare(site, self.slots, self._folded[shared.name, id(site.path)])
-
-    @property
-    def complete(self) -> bool:
-        """Whether the rows lead through all layers, so that their outputs are given."""
-        return self._complete
 
     def stacked(self, sites: Sequence[Site]) -> list[Tensor]:
         """Every shared layer's outputs at several sites, stacked along dimension 0."""
