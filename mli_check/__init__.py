@@ -39,6 +39,7 @@ _HOME = {
     "scale_symmetries": "symmetry.group",
     "temperature": "symmetry.rescale",
     "train": "runs",
+    "train_many": "many",
     "vsi": "symmetry.rescale",
     "with_eta": "symmetry.rescale",
 }
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from mli_check.errors import MliCheckError as MliCheckError
     from mli_check.evaluation.front import evaluate as evaluate
     from mli_check.evaluation.front import evaluate_many as evaluate_many
+    from mli_check.many import train_many as train_many
     from mli_check.paths import LinearPath as LinearPath
     from mli_check.paths import Plane as Plane
     from mli_check.paths import RectifiedPath as RectifiedPath

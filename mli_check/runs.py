@@ -25,13 +25,14 @@ import safetensors.torch
 from filelock import FileLock
 from torch import Tensor
 
-from mli_check.data import Dataset, load_dataset, sample
+from mli_check.data import Dataset
 from mli_check.errors import DamagedRunWarning, OptionError, StoreError
 from mli_check.locations import CURVES, STORE_VARIABLE, code_fingerprint, store_root
 from mli_check.progress import Progress
 from mli_check.run_files import CHECKPOINTS, FINAL, HISTORY, INIT, MANIFEST, SETTINGS, contents, signed
 from mli_check.settings import TRAINING_VERSION, Setting, from_json
 from mli_check.training.fit import Fit, fit
+from mli_check.training.sets import training_data
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,30 @@ class Store:
         if run is not None:
             return run
         with self.lock([setting.digest]):
-            run, fault = self._read(setting)
-            if run is not None:
-                return run  # another process trained it while this one waited
-            self._clear(setting.digest, fault)
-            data = training_data(setting) if data is None else data
-            self.write(setting, fit(setting, data, progress), trainer="fit", group=None)
-            run, fault = self._read(setting)
+            run = self.settle(setting, stacklevel=3)
             if run is None:
-                raise StoreError(f"the run {setting.digest} cannot be read back from {self.root}: {fault}")
+                data = training_data(setting) if data is None else data
+                self.write(setting, fit(setting, data, progress), trainer="fit", group=None)
+                run = self.read_back(setting)
             return run
+
+    def settle(self, setting: Setting, *, stacklevel: int = 2) -> Run | None:
+        """The run, if another process trained it while this one waited for its lock, which the caller holds.
+
+        Else None, and nothing that was left over or damaged stands in the way of `write`. A DamagedRunWarning is of the
+        line so many calls up, as for `warnings.warn`.
+        """
+        run, fault = self._read(setting)
+        if run is None:
+            self._clear(setting.digest, fault, stacklevel + 1)
+        return run
+
+    def read_back(self, setting: Setting) -> Run:
+        """The run that was just written. Raises StoreError where it is not there as it was written."""
+        run, fault = self._read(setting)
+        if run is None:
+            raise StoreError(f"the run {setting.digest} cannot be read back from {self.root}: {fault}")
+        return run
 
     @contextlib.contextmanager
     def lock(self, digests: Iterable[str]) -> Iterator[None]:
@@ -228,7 +243,7 @@ class Store:
             return None, f"`{SETTINGS}` is of another setting"
         return Run(setting, folder, manifest), None
 
-    def _clear(self, digest: str, fault: str | None) -> None:
+    def _clear(self, digest: str, fault: str | None, stacklevel: int) -> None:
         """Under the run's lock: drop what a killed process left, set a damaged run aside."""
         with self._writing():
             for leftover in (self.root / "tmp").glob(f"{digest}-*"):
@@ -241,7 +256,7 @@ class Store:
         warnings.warn(
             f"the stored run {digest} is damaged ({fault}); set aside as {aside}, training it again",
             DamagedRunWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
     @contextlib.contextmanager
@@ -258,26 +273,6 @@ class Store:
 def train(setting: Setting, store: Store | None = None, progress: Progress | None = None) -> Run:
     """The trained network of `setting`, from the store if it was trained before."""
     return (store or Store()).train(setting, progress=progress)
-
-
-def training_data(setting: Setting) -> Dataset:
-    """The training set that `setting` names: its subset drawn, its labels made random, as it says.
-
-    For an autoencoder inputs and targets are the pixels in 0..1.
-    """
-    wanted = setting.data
-    data = sample(load_dataset(wanted.name, "train"), wanted.subset)
-    if setting.reconstructs:
-        return reconstruction(data)
-    return data.with_random_labels(wanted.label_noise, wanted.label_seed) if wanted.label_noise else data
-
-
-def reconstruction(data: Dataset) -> Dataset:
-    """The dataset with its inputs as targets: pixels in 0..1 where it keeps pixels, else its inputs as they are."""
-    if not isinstance(data.inputs, Tensor):
-        raise OptionError(f"dataset {data.name!r} has a dict of inputs, which an autoencoder does not take")
-    pixels = data.inputs if data.normalisation is None else data.inputs.float().div_(255)
-    return Dataset(pixels, pixels, data.name)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -22,11 +22,12 @@ from mli_check.evaluation.front import evaluate
 from mli_check.measured import Measured
 from mli_check.paths import LinearPath, ScaledPath, grid
 from mli_check.results import Chart, Series
-from mli_check.runs import Run, Store, training_data
+from mli_check.runs import Run, Store
 from mli_check.settings import Setting
 from mli_check.statistics import RiseTest
 from mli_check.subjects import Subject
 from mli_check.training.fit import network
+from mli_check.training.sets import training_data
 from mli_check.verdicts import Constancy, compare, level_for
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from mli_check.data import Dataset
-from mli_check.runs import training_data
 from mli_check.settings import DataSetting, ModelSetting, Recipe, Setting
 from mli_check.statistics import RiseTest, Verdict
 from mli_check.subjects import Subject
+from mli_check.training.sets import training_data
 from mli_check.verdicts import Ruling
 from mli_check.workbench import Workbench
 

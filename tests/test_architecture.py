@@ -33,6 +33,7 @@ HOUSE = (
     "training",
     "run_files",
     "runs",
+    "many",
     "symmetry",
     "strategies",
     "paths",

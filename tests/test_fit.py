@@ -17,11 +17,12 @@ from mli_check.data import Dataset, Normalisation
 from mli_check.errors import OptionError
 from mli_check.evaluation.front import evaluate
 from mli_check.paths import LinearPath
-from mli_check.runs import reconstruction, training_data
 from mli_check.settings import ModelSetting
 from mli_check.states import digest, distance
 from mli_check.training import fit as fitting
-from mli_check.training.fit import _AUGMENTATION, Fit, fit, network
+from mli_check.training.batches import _AUGMENTATION, weights_dtype
+from mli_check.training.fit import Fit, fit, network
+from mli_check.training.sets import reconstruction, training_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,7 +301,7 @@ def test_augmenting_what_is_no_image_is_refused() -> None:
 def test_pixels_train_to_the_same_bits_as_normalised_inputs(setting: Setting, channels: int) -> None:
     data = pixels(50, channels=channels)
     kept = fit(setting, data)
-    plain = fit(setting, data.normalised(fitting.weights_dtype(setting.recipe)))
+    plain = fit(setting, data.normalised(weights_dtype(setting.recipe)))
     assert states_of(kept) == states_of(plain)
     assert kept.history == plain.history
 

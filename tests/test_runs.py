@@ -25,13 +25,12 @@ import torch
 from filelock import FileLock
 from helpers import tiny_setting
 
-from mli_check import data as datasets
 from mli_check import run_files, runs
-from mli_check.data import Dataset, Normalisation, load_dataset
-from mli_check.errors import DamagedRunWarning, OptionError, StoreError
+from mli_check.errors import DamagedRunWarning, StoreError
 from mli_check.runs import MANIFEST, Run, Store
-from mli_check.settings import TRAINING_VERSION, DataSetting, ModelSetting, Recipe, Setting
-from mli_check.training.fit import fit, network
+from mli_check.settings import TRAINING_VERSION, Setting
+from mli_check.training.fit import fit
+from mli_check.training.sets import training_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,7 +140,7 @@ def test_a_store_that_does_not_exist_is_empty_and_looking_does_not_create_it(emp
 
 
 def test_states_checkpoints_and_history_read_back_as_trained(trained: Run) -> None:
-    result = fit(SETTING, runs.training_data(SETTING))
+    result = fit(SETTING, training_data(SETTING))
     assert_equal_states(trained.init, result.init)
     assert_equal_states(trained.final, result.final)
     assert list(trained.checkpoints) == list(result.checkpoints) == [2, 5]
@@ -158,7 +157,7 @@ def test_a_run_without_checkpoints_has_none_and_no_folder_for_them(empty: Store)
 
 
 def test_data_given_are_trained_on(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = runs.training_data(SETTING)
+    data = training_data(SETTING)
     monkeypatch.delattr(runs, "training_data")
     assert_equal_states(empty.train(SETTING, data).final, fit(SETTING, data).final)
 
@@ -193,7 +192,7 @@ def test_the_manifest_tells_who_trained_what_when_where_and_with_what(trained: R
 
 
 def test_the_manifest_tells_how_a_gpu_ran_it(empty: Store) -> None:
-    result = dataclasses.replace(fit(SETTING, runs.training_data(SETTING)), execution=("fused", "cuda_graph"))
+    result = dataclasses.replace(fit(SETTING, training_data(SETTING)), execution=("fused", "cuda_graph"))
     with empty.lock([SETTING.digest]):
         empty.write(SETTING, result, trainer="fit", group=None)
     run = empty.find(SETTING)
@@ -202,7 +201,7 @@ def test_the_manifest_tells_how_a_gpu_ran_it(empty: Store) -> None:
 
 
 def test_a_run_written_by_another_trainer_says_so(empty: Store) -> None:
-    result = fit(SETTING, runs.training_data(SETTING))
+    result = fit(SETTING, training_data(SETTING))
     with empty.lock([SETTING.digest]):
         folder = empty.write(SETTING, result, trainer="ensemble", group="a group")
     run = empty.find(SETTING)
@@ -253,116 +252,11 @@ def test_every_json_file_of_a_diverged_run_is_strict_json(empty: Store) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_in_a_history_becomes_null(empty: Store, value: float) -> None:
-    result = fit(SETTING, runs.training_data(SETTING))
+    result = fit(SETTING, training_data(SETTING))
     result.history[0]["train_loss"] = value
     with empty.lock([SETTING.digest]):
         folder = empty.write(SETTING, result, trainer="fit", group=None)
     assert json.loads((folder / "history.json").read_text())[0]["train_loss"] is None
-
-
-# What is trained on
-
-
-@pytest.fixture
-def shapes(monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """The training part of an image dataset `shapes`: 120 images of ten classes, sorted by them."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (120, 1, 6, 8), generator=generator, dtype=torch.uint8)
-    whole = Dataset(pixels, torch.arange(120) // 12, "shapes", 10, Normalisation((0.3,), (0.2,)))
-
-    def load(split: str, root: Path | None) -> Dataset:
-        assert split == "train"
-        return whole
-
-    monkeypatch.setitem(datasets.LOADERS, "shapes", load)
-    return whole
-
-
-def of_shapes(model: ModelSetting, loss: str = "cross_entropy", **data: Any) -> Setting:
-    recipe = Recipe(optimiser="adam", lr=1e-3, epochs=1, batch_size=20, loss=loss)
-    return Setting(data=DataSetting(name="shapes", **data), model=model, recipe=recipe)
-
-
-FCN, AUTOENCODER = ModelSetting(name="fcn", hidden=(8,)), ModelSetting(name="autoencoder", hidden=(4,))
-
-
-def rows_of(part: Tensor, whole: Tensor) -> list[int]:
-    """Where in `whole` each of these images is, which holds it once."""
-    return [int((whole == image).flatten(1).all(1).nonzero()) for image in part]
-
-
-def test_the_training_data_of_a_setting_are_the_whole_set_unless_it_says_otherwise(shapes: Dataset) -> None:
-    assert runs.training_data(of_shapes(FCN)) is shapes
-
-
-def test_a_subset_is_drawn_from_a_sorted_set_and_the_same_each_time(shapes: Dataset) -> None:
-    part, again = (runs.training_data(of_shapes(FCN, subset=50)) for _ in range(2))
-    rows = rows_of(part.inputs, shapes.inputs)
-    assert len(set(rows)) == 50
-    assert len(part.targets.unique()) == 10
-    assert torch.equal(part.targets, shapes.targets[rows])
-    assert torch.equal(part.inputs, again.inputs)
-    assert (part.n_classes, part.normalisation) == (10, shapes.normalisation)
-    smaller = runs.training_data(of_shapes(FCN, subset=20))
-    assert torch.equal(smaller.inputs, part.inputs[:20])
-
-
-def test_a_subset_that_lacks_classes_trains_a_network_for_all_of_them(shapes: Dataset, empty: Store) -> None:
-    setting = of_shapes(FCN, subset=10)
-    data = runs.training_data(setting)
-    assert len(data.targets.unique()) < 10
-    assert data.classes == 10
-    assert network(setting, data)(data.rows(slice(2))).shape == (2, 10)
-    assert empty.train(setting).final["3.weight"].shape == (10, 8)
-
-
-def test_a_subset_beyond_the_set_is_refused(shapes: Dataset) -> None:
-    with pytest.raises(OptionError, match="takes 1 to 120 examples, got 121"):
-        runs.training_data(of_shapes(FCN, subset=121))
-
-
-@pytest.mark.parametrize("subset", [0, 60], ids=["whole", "subset"])
-def test_label_noise_changes_a_share_of_the_labels_and_nothing_else(shapes: Dataset, subset: int) -> None:
-    clean = runs.training_data(of_shapes(FCN, subset=subset))
-    noisy, again = (runs.training_data(of_shapes(FCN, subset=subset, label_noise=0.5)) for _ in range(2))
-    assert torch.equal(noisy.inputs, clean.inputs)
-    assert torch.equal(noisy.targets, again.targets)
-    changed = int((noisy.targets != clean.targets).sum())
-    assert 0.3 * len(clean) < changed <= 0.5 * len(clean)  # a drawn label may be the old one
-    assert (noisy.n_classes, noisy.normalisation) == (10, shapes.normalisation)
-    assert torch.equal(shapes.targets, torch.arange(120) // 12)
-
-
-def test_the_label_seed_draws_the_noise(shapes: Dataset) -> None:
-    first, second = (runs.training_data(of_shapes(FCN, label_noise=1.0, label_seed=seed)).targets for seed in (0, 1))
-    assert not torch.equal(first, second)
-    assert torch.equal(runs.training_data(of_shapes(FCN, label_seed=1)).targets, shapes.targets)
-
-
-@pytest.mark.parametrize("subset", [0, 30], ids=["whole", "subset"])
-def test_an_autoencoder_learns_pixels_from_0_to_1(shapes: Dataset, subset: int, empty: Store) -> None:
-    setting = of_shapes(AUTOENCODER, "squared_error", subset=subset)
-    data, classes = runs.training_data(setting), runs.training_data(of_shapes(FCN, subset=subset))
-    assert torch.equal(data.inputs, classes.inputs.float() / 255)
-    assert torch.equal(data.targets, data.inputs)
-    assert data.inputs.dtype == data.targets.dtype == torch.float32
-    assert (float(data.inputs.min()), float(data.inputs.max())) == (0, 1)
-    assert data.normalisation is None
-    assert data.name == "shapes"
-    assert shapes.inputs.dtype == torch.uint8
-    assert_equal_states(empty.train(setting).final, fit(setting, data).final)
-
-
-def test_a_reconstruction_of_what_keeps_no_pixels_is_of_its_inputs_as_they_are() -> None:
-    digits = load_dataset("digits", "train").subset(20)
-    data = runs.reconstruction(digits)
-    assert torch.equal(data.inputs, digits.inputs)
-    assert torch.equal(data.targets, digits.inputs)
-
-
-def test_a_dict_of_inputs_is_not_reconstructed() -> None:
-    with pytest.raises(OptionError, match="'words' has a dict of inputs"):
-        runs.reconstruction(Dataset({"ids": torch.ones(4, 2)}, torch.arange(4), "words"))
 
 
 # Where the store is
@@ -528,6 +422,7 @@ from pathlib import Path
 from helpers import tiny_setting
 from mli_check import runs
 from mli_check.training.fit import fit
+from mli_check.training.sets import training_data
 
 root, others, marker = map(Path, sys.argv[1:])
 
@@ -1113,7 +1008,7 @@ def test_taking_locks_and_writing_a_run_where_nothing_can_be_written_are_store_e
 ) -> None:
     with pytest.raises(StoreError), store.lock([OTHER.digest]):
         pytest.fail("the lock cannot be taken")
-    result = fit(OTHER, runs.training_data(OTHER))
+    result = fit(OTHER, training_data(OTHER))
     with pytest.raises(StoreError):
         store.write(OTHER, result, trainer="fit", group=None)
 

@@ -31,7 +31,8 @@ CPU = torch.device("cpu")
 def eager_step(setting: Setting | None = None) -> EagerStep:
     setting = setting or tiny_setting(momentum=0.9)
     model = network(setting, images(40)).train()
-    return EagerStep(model, optimiser_of(model, setting.recipe, CPU), LOSSES[setting.recipe.loss], setting.recipe)
+    optimiser = optimiser_of(model.parameters(), setting.recipe, CPU)
+    return EagerStep(model, optimiser, LOSSES[setting.recipe.loss], setting.recipe)
 
 
 def batch(size: int = FULL, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ def test_a_step_minimises_the_mean_and_forgets_the_gradients_before() -> None:
 )
 def test_optimisers_are_torchs_with_the_recipes_options(recipe: dict[str, Any], kind: type) -> None:
     wanted = tiny_setting(**recipe).recipe
-    optimiser = optimiser_of(nn.Linear(2, 2), wanted, CPU)
+    optimiser = optimiser_of(nn.Linear(2, 2).parameters(), wanted, CPU)
     (group,) = optimiser.param_groups
     assert type(optimiser) is kind
     assert (group["lr"], group["weight_decay"]) == (0.1, wanted.weight_decay)
@@ -91,7 +92,7 @@ def test_optimisers_are_torchs_with_the_recipes_options(recipe: dict[str, Any], 
 @pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop"])
 def test_on_cuda_optimisers_are_fused_or_capturable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SGD keeps no count of its steps and has no such option; RMSprop has no fused kernel."""
-    optimiser = optimiser_of(nn.Linear(2, 2), tiny_setting(optimiser=name).recipe, torch.device("cuda"))
+    optimiser = optimiser_of(nn.Linear(2, 2).parameters(), tiny_setting(optimiser=name).recipe, torch.device("cuda"))
     (group,) = optimiser.param_groups
     assert (group.get("fused"), group.get("capturable")) == {
         "sgd": (True, None),
@@ -120,15 +121,15 @@ class Recorded:
                 named.pop()
 
         class Captured:
-            def __init__(self, step: EagerStep, inputs: Tensor, targets: Tensor, lr: float) -> None:
+            def __init__(self, step: EagerStep, inputs: Tensor, targets: Tensor, now: tuple[float, ...]) -> None:
                 record.append(("capture", len(targets)))
-                rates.append(lr)
+                rates.extend(now)
                 if fails is not None:
                     raise fails
-                self.step, self.lr = step, lr
+                self.step, self.rates = step, now
 
             def replay(self, inputs: Tensor, targets: Tensor) -> Tensor:
-                assert self.step.optimiser.param_groups[0]["lr"] == self.lr
+                assert self.step.rates == self.rates
                 return run("replay", self.step, inputs, targets)
 
         def called(step: EagerStep, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mli_check.data.augmentation import Draws, augment, draw
 from mli_check.data.dataset import Dataset
 from mli_check.errors import OptionError
 from mli_check.losses import is_classification, resolve
@@ -19,9 +18,8 @@ from mli_check.precision import full_float32
 from mli_check.progress import Progress
 from mli_check.settings import Recipe, Setting
 from mli_check.states import clone
-from mli_check.training.steps import EagerStep, GraphedStep, Step, optimiser_of
-
-_AUGMENTATION = 2**31  # added to the order's seed for a stream of its own: torch reads the lowest 32 bits of a seed
+from mli_check.training.batches import Order, as_seen, split, weights_dtype
+from mli_check.training.steps import EagerStep, GraphedStep, Step, optimiser_of, schedule_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +50,6 @@ def network(setting: Setting, data: Dataset) -> nn.Module:
     return model.to(weights_dtype(setting.recipe))
 
 
-def weights_dtype(recipe: Recipe) -> torch.dtype:
-    """float64 where the recipe says so, else float32: with `bfloat16` only the forward pass is cast."""
-    return torch.float64 if recipe.precision == "float64" else torch.float32
-
-
 def fit(setting: Setting, data: Dataset, progress: Progress | None = None) -> Fit:
     """Train the network of `setting` on `data`, on the device where `data` lies, minimising the recipe's mean loss.
 
@@ -65,10 +58,10 @@ def fit(setting: Setting, data: Dataset, progress: Progress | None = None) -> Fi
     """
     started = time.perf_counter()
     recipe = setting.recipe
-    _check(setting, data)
+    check(setting, data)
     device = data.targets.device
     model = network(setting, data).to(device).train()
-    init = _on_cpu(model)
+    init = on_cpu(model)
     training = _Training(model, data, recipe)
     history: list[dict[str, Any]] = []
     diverged_at = None
@@ -82,7 +75,7 @@ def fit(setting: Setting, data: Dataset, progress: Progress | None = None) -> Fi
                 break
     return Fit(
         init=init,
-        final=_on_cpu(model),
+        final=on_cpu(model),
         checkpoints=training.checkpoints,
         history=history,
         diverged_at=diverged_at,
@@ -103,12 +96,11 @@ class _Training:
         self._images = len(data.example_shape) == 3 and any(isinstance(part, nn.Conv2d) for part in model.modules())
         if self._channels_last:
             model.to(memory_format=torch.channels_last)
-        self._optimiser = optimiser_of(model, recipe, self._device)
-        self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimiser, list(recipe.milestones), recipe.gamma)
+        self._optimiser = optimiser_of(model.parameters(), recipe, self._device)
+        self._schedule = schedule_of(self._optimiser, recipe)
         step = EagerStep(model, self._optimiser, resolve(recipe.loss)[1], recipe)
         self._step: Step = GraphedStep(step) if self._device.type == "cuda" else step
-        self._order = torch.Generator().manual_seed(recipe.order_seed)
-        self._draws = torch.Generator().manual_seed(recipe.order_seed + _AUGMENTATION)
+        self._order = Order(recipe, len(data))
 
     @property
     def _channels_last(self) -> bool:
@@ -133,32 +125,24 @@ class _Training:
             total += self._step(inputs, targets)
             self.iteration += 1
             if self.iteration in self.recipe.checkpoints:
-                self.checkpoints[self.iteration] = _on_cpu(self.model)
+                self.checkpoints[self.iteration] = on_cpu(self.model)
         self._schedule.step()
         return {"iteration": self.iteration, "lr": lr, "train_loss": float(total) / len(self.data)}
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every example once, as the network sees it."""
-        recipe, count = self.recipe, len(self.data)
-        shuffled = torch.randperm(count, generator=self._order).to(self._device)
-        draws = draw(recipe.augmentation, count, self._draws).to(self._device) if recipe.augmentation else None
-        for start in range(0, count, recipe.batch_size):
-            rows = slice(start, start + recipe.batch_size)
-            yield self._inputs(shuffled[rows], draws and draws[rows]), self.data.targets[shuffled[rows]]
-
-    def _inputs(self, rows: Tensor, draws: Draws | None) -> Tensor:
-        inputs = self.data.inputs
-        assert isinstance(inputs, Tensor)  # `network` has read their shape, which a dict does not have
-        batch, dtype = inputs[rows], weights_dtype(self.recipe)
-        if draws is not None:
-            batch = augment(batch, draws)
-        if self.data.normalisation is not None:
-            batch = self.data.normalisation(batch, dtype)
-        batch = batch.to(dtype)
-        return batch.contiguous(memory_format=torch.channels_last) if self._channels_last else batch
+        shuffled, draws = self._order.epoch()
+        shuffled, draws = shuffled.to(self._device), draws and draws.to(self._device)
+        dtype = weights_dtype(self.recipe)
+        for rows, drawn in split(shuffled, draws, self.recipe.batch_size):
+            batch = as_seen(self.data, rows, drawn, dtype)
+            if self._channels_last:
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            yield batch, self.data.targets[rows]
 
 
-def _check(setting: Setting, data: Dataset) -> None:
+def check(setting: Setting, data: Dataset) -> None:
+    """Raise OptionError where the data do not fit the recipe, as `fit` does."""
     recipe, count = setting.recipe, len(data)
     if setting.reconstructs and is_classification(data.targets):
         raise OptionError(
@@ -175,5 +159,6 @@ def _check(setting: Setting, data: Dataset) -> None:
         )
 
 
-def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
+def on_cpu(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the network's state on the CPU."""
     return {name: tensor.cpu() for name, tensor in clone(model.state_dict()).items()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,20 @@ Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _WARM_UP = 3  # steps on a side stream before a capture: they make the optimiser's buffers and choose kernels
 
 
-def optimiser_of(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """The recipe's optimiser; on CUDA all parameters are updated by one kernel, in a form that a graph can hold."""
-    weights, lr, decay = model.parameters(), recipe.lr, recipe.weight_decay
+def optimiser_of(weights: Iterable[Tensor], recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """The recipe's optimiser; on CUDA all weights are updated by one kernel, in a form that a graph can hold."""
+    lr, decay = recipe.lr, recipe.weight_decay
     cuda = device.type == "cuda"
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(weights, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=cuda or None)
     if recipe.optimiser == "rmsprop":
         return torch.optim.RMSprop(weights, lr=lr, momentum=recipe.momentum, weight_decay=decay, capturable=cuda)
     return torch.optim.Adam(weights, lr=lr, weight_decay=decay, fused=cuda or None, capturable=cuda)
+
+
+def schedule_of(optimiser: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
+    """What changes the optimiser's learning rate after each epoch."""
+    return torch.optim.lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
 
 
 class EagerStep:
@@ -35,8 +40,17 @@ class EagerStep:
         self.model, self.optimiser, self.loss = model, optimiser, loss
         self._half = recipe.precision == "bfloat16"
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate, which a captured step holds as a constant."""
+        return (float(self.optimiser.param_groups[0]["lr"]),)
+
+    def forget(self) -> None:
+        """Drop the gradients."""
         self.optimiser.zero_grad(set_to_none=True)
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        self.forget()
         # without the cache of cast weights, which must not outlive a capture
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._half, cache_enabled=False):
             outputs = self.model(inputs)
@@ -46,16 +60,27 @@ class EagerStep:
         return losses.detach().sum(dtype=torch.float64)
 
 
+class Capturable(Protocol):
+    """A step that a CUDA graph can hold for as long as its learning rates stay what they are."""
+
+    @property
+    def rates(self) -> tuple[float, ...]: ...
+
+    def forget(self) -> None: ...
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor: ...
+
+
 class GraphedStep:
     """The same step as a CUDA graph: one launch instead of hundreds, which is most of a small network's time.
 
     The first batches are trained on as usual; then the step is captured, without being run, and replayed on every
     further batch of the first one's shape. Other shapes (the last, smaller batch) are stepped as usual. A graph holds
-    the learning rate as a constant, so that it is captured anew when that changes; `captures` counts. Where a capture
-    fails, `failure` says why, and training goes on as usual.
+    the learning rates as constants, so that the step is captured anew when one changes; `captures` counts. Where a
+    capture fails, `failure` says why, and training goes on as usual.
     """
 
-    def __init__(self, step: EagerStep) -> None:
+    def __init__(self, step: Capturable) -> None:
         self._step = step
         self._warm = 0
         self._shapes: tuple[torch.Size, torch.Size] | None = None
@@ -70,17 +95,17 @@ class GraphedStep:
             self._warm += 1
             return self._aside(inputs, targets)
         if shapes == self._shapes and not self.failure:
-            lr = float(self._step.optimiser.param_groups[0]["lr"])
-            if self._captured is None or self._captured.lr != lr:
-                self._capture(inputs, targets, lr)
+            rates = self._step.rates
+            if self._captured is None or self._captured.rates != rates:
+                self._capture(inputs, targets, rates)
         if self._captured is None or shapes != self._shapes:
             return self._step(inputs, targets)
         return self._captured.replay(inputs, targets)
 
-    def _capture(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
+    def _capture(self, inputs: Tensor, targets: Tensor, rates: tuple[float, ...]) -> None:
         self._captured = None  # frees its memory first
         try:
-            self._captured = _Captured(self._step, inputs, targets, lr)
+            self._captured = _Captured(self._step, inputs, targets, rates)
             self.captures += 1
         except RuntimeError as error:
             self.failure = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -104,10 +129,10 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 class _Captured:
     """A captured step with the tensors that it reads and writes."""
 
-    def __init__(self, step: EagerStep, inputs: Tensor, targets: Tensor, lr: float) -> None:
-        self.lr = lr
+    def __init__(self, step: Capturable, inputs: Tensor, targets: Tensor, rates: tuple[float, ...]) -> None:
+        self.rates = rates
         self._inputs, self._targets = inputs.clone(), targets.clone()
-        step.optimiser.zero_grad(set_to_none=True)  # so that gradients lie in the graph's own memory
+        step.forget()  # so that gradients lie in the graph's own memory
         side = _side_stream(inputs.device)
         # The outer context makes the stream's device current, and leaves the stream where ending a capture fails.
         with torch.cuda.stream(side):
