@@ -104,7 +104,7 @@ def test_delta_monotonicity(mli, bench, subject):
         "rising line": abs(curves.delta(3 * alphas) - 3),
     }
     table = bench(subject)
-    found = [table.loss_curve(table.run(setting)) for setting in table.settings]
+    found = table.loss_curves(table.runs(table.settings))
     for index, curve in enumerate(found):
         deviations[f"network {index}"] = abs(curve.delta("loss") - highest_bump_by_hand(list(curve.loss)))
     lines = [Series("trained networks", f"network {i}", curve.loss) for i, curve in enumerate(found)]

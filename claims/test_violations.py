@@ -86,19 +86,17 @@ def measure(table, subject):
     networks, settings, lines = [], [], []
     for optimiser, rate in product(OPTIMISERS, RATES):
         changes = SHARED.get(subject.name, {}) | ({"momentum": 0.0} if optimiser == "adam" else {})
-        for index, base in enumerate(table.settings):
-            setting = base.with_recipe(optimiser=optimiser, lr=rate, **changes)
-            run = table.run(setting)
-            settings.append(setting)
-            if run.diverged:
-                networks.append(Trained(optimiser, rate, index, math.nan, math.nan))
-                continue
-            curve = table.loss_curve(run)
-            biases, shifts = biases_of(run.final)
-            networks.append(
-                Trained(optimiser, rate, index, float(curve.loss[-1]), curve.delta("loss"), biases, shifts)
-            )
-            lines.append(Series(f"{optimiser}, lr {rate}", f"network {index}", curve.loss))
+        settings += [base.with_recipe(optimiser=optimiser, lr=rate, **changes) for base in table.settings]
+    runs = table.runs(settings)
+    curves = iter(table.loss_curves([run for run in runs if not run.diverged]))
+    for number, (setting, run) in enumerate(zip(settings, runs, strict=True)):
+        optimiser, rate, index = setting.recipe.optimiser, setting.recipe.lr, number % len(table.settings)
+        if run.diverged:
+            networks.append(Trained(optimiser, rate, index, math.nan, math.nan))
+            continue
+        curve, (biases, shifts) = next(curves), biases_of(run.final)
+        networks.append(Trained(optimiser, rate, index, float(curve.loss[-1]), curve.delta("loss"), biases, shifts))
+        lines.append(Series(f"{optimiser}, lr {rate}", f"network {index}", curve.loss))
     return networks, settings, lines
 
 

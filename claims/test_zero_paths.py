@@ -209,23 +209,20 @@ def test_distance_moved_depends_on_the_choice_among_equal_networks(mli, bench, s
     MLI themselves are left out and counted. Distance alone then does not explain violations (L7).
     """
     table = bench(subject)
-    outputs, growth, deltas, lines, distances, left_out = {}, {}, {}, {}, [], 0
-    for index, setting in enumerate(table.settings):
-        run = table.run(setting)
-        own = table.loss_curve(run)
-        if not own.delta("loss") <= VIOLATION:
-            left_out += 1
-            continue
-        lines.setdefault("theta_F", []).append(own)
-        before = states.distance(run.init, run.final)
-        for layer, far in rescaled(table, run.final).items():
-            name = f"network {index}, {layer}"
-            curve = table.loss_on_line(run.init, far)
-            lines.setdefault(f"{layer} times {FACTOR:g}", []).append(curve)
-            outputs[name] = float((logits(table, run.final) != logits(table, far)).sum())
-            distances.append((before, states.distance(run.init, far)))
-            growth[name] = distances[-1][1] / before if before else math.inf
-            deltas[name] = curve.delta("loss")
+    outputs, growth, deltas, distances = {}, {}, {}, []
+    runs = table.runs(table.settings)
+    own = {index: curve for index, curve in enumerate(table.loss_curves(runs)) if curve.delta("loss") <= VIOLATION}
+    pairs = [(index, layer, far) for index in own for layer, far in rescaled(table, runs[index].final).items()]
+    curves = table.losses_on_lines([(runs[index].init, far) for index, _, far in pairs])
+    lines = {"theta_F": list(own.values())} if own else {}
+    for (index, layer, far), curve in zip(pairs, curves, strict=True):
+        name, run = f"network {index}, {layer}", runs[index]
+        lines.setdefault(f"{layer} times {FACTOR:g}", []).append(curve)
+        outputs[name] = float((logits(table, run.final) != logits(table, far)).sum())
+        distances.append((states.distance(run.init, run.final), states.distance(run.init, far)))
+        before, after = distances[-1]
+        growth[name] = after / before if before else math.inf
+        deltas[name] = curve.delta("loss")
     ruling = distance_criterion(outputs, growth, deltas)
     means = np.mean(distances, axis=0) if distances else (math.nan, math.nan)
     details = {
@@ -233,7 +230,7 @@ def test_distance_moved_depends_on_the_choice_among_equal_networks(mli, bench, s
         "mean distance of theta_F": float(means[0]),
         "mean distance of the rescaled networks": float(means[1]),
         "least growth of the distance": min(growth.values(), default=math.nan),
-        "networks left out, not monotone themselves": left_out,
+        "networks left out, not monotone themselves": len(runs) - len(own),
     }
     series = [Series(g, f"curve {i}", c.loss) for g, found in lines.items() for i, c in enumerate(found)]
     chart = Chart("Training loss from theta_0", "alpha", "training loss (nats)", table.alphas, series)

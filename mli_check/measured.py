@@ -1,4 +1,4 @@
-"""Curves that were measured before, kept beside the trained runs: measured(key) measures once, then reads.
+"""Curves that were measured before, kept beside the trained runs: what is asked for is measured once, then read.
 
 A curve is addressed by everything that its figures follow from: the states, the data, the options, the code of this
 package, torch, the device and its threads. So what is read is what would be measured. Folders of other code are
@@ -17,7 +17,7 @@ import shutil
 import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +39,21 @@ class Measured:
     def __init__(self, root: Path) -> None:
         self.folder = root / CURVES / code_fingerprint()
 
-    def curve(self, key: Mapping[str, Any], measure: Callable[[], Curve]) -> Curve:
-        """The curve of a key that json can write: read if it is kept, else measured and kept.
+    def curves(
+        self, keys: Sequence[Mapping[str, Any]], measure: Callable[[list[int]], Sequence[Curve]]
+    ) -> list[Curve]:
+        """The curves of keys that json can write: read if they are kept, else measured together and kept.
 
-        A damaged file is measured again, with a DamagedRunWarning; a store that cannot be written keeps nothing.
+        `measure` takes the places of the missing ones in `keys` and returns their curves. A damaged file is measured
+        again, with a DamagedRunWarning; a store that cannot be written keeps nothing.
         """
-        file = self.folder / f"{digest(key)}.npz"
-        try:
-            return from_bytes(file.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            warnings.warn(
-                f"the curve {file} is damaged ({error}) and is measured again", DamagedRunWarning, stacklevel=2
-            )
-        curve = measure()
-        self._keep(file, to_bytes(curve))
-        return curve
+        files = [self.folder / f"{digest(key)}.npz" for key in keys]
+        found = {place: curve for place, file in enumerate(files) if (curve := _read(file)) is not None}
+        missing = [place for place in range(len(keys)) if place not in found]
+        for place, curve in zip(missing, measure(missing) if missing else [], strict=True):
+            self._keep(files[place], to_bytes(curve))
+            found[place] = curve
+        return [found[place] for place in range(len(keys))]
 
     def _keep(self, file: Path, content: bytes) -> None:
         """Write in one piece, so that whoever reads sees a whole curve or none."""
@@ -71,6 +69,17 @@ class Measured:
         except OSError:  # a read-only or full store costs time, not the figure
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _read(file: Path) -> Curve | None:
+    """The curve that is kept in a file; None where there is none or it is damaged."""
+    try:
+        return from_bytes(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        warnings.warn(f"the curve {file} is damaged ({error}) and is measured again", DamagedRunWarning, stacklevel=4)
+        return None
 
 
 def digest(key: Mapping[str, Any]) -> str:

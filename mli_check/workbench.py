@@ -18,7 +18,8 @@ from mli_check import states
 from mli_check.curves import Curve
 from mli_check.data import Dataset, load_dataset, sample
 from mli_check.errors import OptionError
-from mli_check.evaluation.front import evaluate
+from mli_check.evaluation.front import evaluate_many
+from mli_check.many import train_many
 from mli_check.measured import Measured
 from mli_check.paths import LinearPath, ScaledPath, grid
 from mli_check.results import Chart, Series
@@ -55,7 +56,7 @@ class Workbench:
         self.subject, self.store, self.offset = subject, store, offset
         self._where = torch.device(device)
         self._measured, self._digests = Measured(store.root), dict[str, str]()
-        self._curves: dict[tuple[int, str, str | None], Curve] = {}
+        self._curves: dict[tuple[str, str | None], list[Curve]] = {}
         self._loss_curves: dict[str, Curve] = {}
         self._scaled_curves: dict[tuple[str, tuple[tuple[str, float], ...], bool], Curve] = {}
         self._runs: dict[str, Run] = {}
@@ -97,10 +98,16 @@ class Workbench:
         return self.subject.settings(self.offset)
 
     def run(self, setting: Setting) -> Run:
-        """The trained network of a setting, also of a changed recipe, from the store if it is there."""
-        if setting.digest not in self._runs:
-            self._runs[setting.digest] = self.store.train(setting, self.train)
+        """The trained network of a setting, from the store if it is there; the subject's own are trained together."""
+        self.runs(self.settings if setting in self.settings else [setting])
         return self._runs[setting.digest]
+
+    def runs(self, settings: Sequence[Setting]) -> list[Run]:
+        """The trained networks of several settings, also of changed recipes, in their order; trained together."""
+        missing = [setting for setting in settings if setting.digest not in self._runs]
+        for run in train_many(missing, self.store, data=self.train):
+            self._runs[run.setting.digest] = run
+        return [self._runs[setting.digest] for setting in settings]
 
     def left_end(self, index: int, left: str) -> states.State:
         """The state where a path of network `index` starts.
@@ -128,54 +135,55 @@ class Workbench:
         """The state on the bench's device, so that the points of a path are made there."""
         return {name: tensor.to(self._where) for name, tensor in state.items()}
 
-    def curve(self, index: int, left: str, norm_stats: str | None = None) -> Curve:
-        """Test loss and error of one network from one left end; BN statistics are recalibrated unless said."""
-        key = (index, left, norm_stats)
+    def curves(self, left: str, norm_stats: str | None = None) -> list[Curve]:
+        """Test loss and error of every network from one left end; BN statistics are recalibrated unless said."""
+        key = left, norm_stats
         if key not in self._curves:
-            self._curves[key] = self._measure(
-                self.path(index, left), "test", norm_stats=norm_stats, points=self.subject.points
-            )
+            paths = [self.path(index, left) for index in range(self.subject.networks)]
+            self._curves[key] = self._measure(paths, "test", norm_stats=norm_stats, points=self.subject.points)
         return self._curves[key]
 
-    def curves(self, left: str, norm_stats: str | None = None) -> list[Curve]:
-        """`curve` of every network."""
-        return [self.curve(index, left, norm_stats) for index in range(self.subject.networks)]
+    def loss_curves(self, runs: Sequence[Run]) -> list[Curve]:
+        """Training loss over the whole training set from theta_0 to theta_F of each run, measured together."""
+        missing = [run for run in runs if run.setting.digest not in self._loss_curves]
+        curves = self.losses_on_lines([(run.init, run.final) for run in missing])
+        self._loss_curves |= {run.setting.digest: curve for run, curve in zip(missing, curves, strict=True)}
+        return [self._loss_curves[run.setting.digest] for run in runs]
 
-    def loss_curve(self, run: Run) -> Curve:
-        """Training loss over the whole training set from theta_0 to theta_F of a run."""
-        digest = run.setting.digest
-        if digest not in self._loss_curves:
-            self._loss_curves[digest] = self.loss_on_line(run.init, run.final)
-        return self._loss_curves[digest]
-
-    def loss_on_line(self, init: states.State, final: states.State) -> Curve:
-        """Training loss over the whole training set on the straight line between two states."""
-        path = LinearPath(self._here(init), self._here(final))
-        return self._measure(path, "train", points=self.subject.points, allow_diverged=True)
+    def losses_on_lines(self, ends: Sequence[tuple[states.State, states.State]]) -> list[Curve]:
+        """Training loss over the whole training set on the straight lines between pairs of states."""
+        paths = [LinearPath(self._here(init), self._here(final)) for init, final in ends]
+        return self._measure(paths, "train", points=self.subject.points, allow_diverged=True)
 
     def _measure(
-        self, path: LinearPath | ScaledPath, part: str, model: nn.Module | None = None, **options: Any
-    ) -> Curve:
-        """The curve of a path over the test or training examples, from the store if it was measured before.
+        self, paths: Sequence[LinearPath | ScaledPath], part: str, model: nn.Module | None = None, **options: Any
+    ) -> list[Curve]:
+        """The curves of paths over the test or training examples, from the store if they were measured before.
 
         `model` defaults to the subject's; another one must be told from it by the names of its tensors.
         """
         data: Dataset = getattr(self, part)
         calibrates = options.get("norm_stats") in (None, "recalibrate")
-        key = {
+        shared = {
             "model": [self.subject.setting.model.name, repr(self.subject.setting.model), self._digest("train")],
-            "path": [type(path).__name__, dict(path.exponents), getattr(path, "still", [])],
-            "basis": [states.digest(state) for state in path.basis],
             "data": self._digest(part),
             "calibration": self._digest("calibration") if calibrates else None,
             "device": self.device,
             "options": options,
         }
-        return self._measured.curve(
-            key,
-            lambda: evaluate(
+        keys = [
+            shared
+            | {
+                "path": [type(path).__name__, dict(path.exponents), getattr(path, "still", [])],
+                "basis": [states.digest(state) for state in path.basis],
+            }
+            for path in paths
+        ]
+        return self._measured.curves(
+            keys,
+            lambda places: evaluate_many(
                 self.model if model is None else model,
-                path,
+                [paths[place] for place in places],
                 data,
                 calibration=self.calibration if calibrates else None,
                 device=self._where,
@@ -213,7 +221,7 @@ class Workbench:
                 followed = self.symmetries.eta_factors(factors)
                 exponents |= {f"{module}.{ETA}": math.log2(factor) for module, factor in followed.items()}
             path = ScaledPath(final, exponents=exponents)
-            self._scaled_curves[key] = self._measure(path, "test", model, alphas=SCALES, keep="logits")
+            (self._scaled_curves[key],) = self._measure([path], "test", model, alphas=SCALES, keep="logits")
         return self._scaled_curves[key]
 
     def constancy(self, path: ScaledPath, curve: Curve) -> Constancy:

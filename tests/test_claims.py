@@ -6,7 +6,7 @@ to come out `not reproduced`. The networks are small FCNs on the digits, trained
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -342,8 +342,8 @@ def test_exchanged_policies_refute_the_longer_plateaus(
     _, honest = plain_and_normalised
 
     class Exchanged(Bench):
-        def curve(self, index: int, left: str, norm_stats: str | None = None) -> Curve:
-            return honest.curve(index, left, policy.get(norm_stats, norm_stats))
+        def curves(self, left: str, norm_stats: str | None = None) -> list[Curve]:
+            return honest.curves(left, policy.get(norm_stats, norm_stats))
 
     assert judged(T27, WITH_BN, honest).verdict is not NOT
     found = judged(T27, WITH_BN, Exchanged(WITH_BN, store))
@@ -368,8 +368,8 @@ def test_exchanged_policies_refute_the_longer_plateaus(
 )
 def test_exchanged_recipes_refute_that_adam_and_large_rates_violate(change: Any, part: str, store: Store) -> None:
     class Exchanged(Bench):
-        def run(self, setting: Setting) -> Run:
-            return super().run(setting.with_recipe(**change(setting.recipe)))
+        def runs(self, settings: Sequence[Setting]) -> list[Run]:
+            return super().runs([setting.with_recipe(**change(setting.recipe)) for setting in settings])
 
     honest = judged(T33, FEW, Bench(FEW, store))
     assert honest.verdict is not NOT

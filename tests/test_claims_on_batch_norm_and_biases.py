@@ -112,9 +112,8 @@ def test_t5_wants_little_left_with_bn_and_more_without(without: Any, with_bn: An
 class StillFar(Bench):
     """Curves that are read as if alpha had only just left zero."""
 
-    def curve(self, index: int, left: str, norm_stats: str | None = None) -> Curve:
-        found = super().curve(index, left, norm_stats)
-        return replace(found, alphas=found.alphas**0.05)
+    def curves(self, left: str, norm_stats: str | None = None) -> list[Curve]:
+        return [replace(found, alphas=found.alphas**0.05) for found in super().curves(left, norm_stats)]
 
 
 def test_a_network_that_is_good_only_late_refutes_small_alphas(store: Store) -> None:

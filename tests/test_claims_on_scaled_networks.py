@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -559,16 +559,15 @@ def test_x11_wants_the_same_function_far_away_and_no_rise(outputs: Any, growth: 
 class Everyone(Bench):
     """A bench whose networks all count as monotone themselves."""
 
-    def loss_curve(self, run: Run) -> Curve:
-        found = super().loss_curve(run)
-        return replace(found, loss=np.sort(found.loss)[::-1])
+    def loss_curves(self, runs: Sequence[Run]) -> list[Curve]:
+        return [replace(found, loss=np.sort(found.loss)[::-1]) for found in super().loss_curves(runs)]
 
 
 class FromAnotherNetwork(Everyone):
     """The rescaled networks are approached from another network, with a barrier between."""
 
-    def loss_on_line(self, init: states.State, final: states.State) -> Curve:
-        return super().loss_on_line(self.run(self.settings[3]).final, final)
+    def losses_on_lines(self, ends: Sequence[tuple[states.State, states.State]]) -> list[Curve]:
+        return super().losses_on_lines([(self.run(self.settings[3]).final, final) for _, final in ends])
 
 
 def uncompensated(symmetries: Any, factors: Any) -> dict[str, float]:
@@ -598,9 +597,8 @@ def test_a_rescaling_that_shows_nothing_refutes_x11(
 
 def test_networks_that_are_not_monotone_themselves_are_left_out_of_x11(store: Store) -> None:
     class Backwards(Bench):
-        def loss_curve(self, run: Run) -> Curve:
-            found = super().loss_curve(run)
-            return replace(found, loss=found.loss[::-1])
+        def loss_curves(self, runs: Sequence[Run]) -> list[Curve]:
+            return [replace(found, loss=found.loss[::-1]) for found in super().loss_curves(runs)]
 
     found = judged(X11, PLAIN, Backwards(PLAIN, store))
     assert found.verdict is OPEN

@@ -21,6 +21,7 @@ from mli_check.subjects import find
 from mli_check.workbench import Workbench
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mli_check.curves import Curve
@@ -60,17 +61,27 @@ def test_a_curve_comes_back_bit_for_bit(kind: str) -> None:
         assert wanted.outcomes.ties, "the case should have ties"
 
 
-def test_a_curve_is_measured_once(tmp_path: Path) -> None:
+def one_of(kept: Measured, key: dict[str, Any], measure: Callable[[], Curve] = curve) -> Curve:
+    """The curve of one key."""
+    (found,) = kept.curves([key], lambda places: [measure() for _ in places])
+    return found
+
+
+def test_curves_are_measured_once_and_only_the_missing_ones(tmp_path: Path) -> None:
     calls = []
 
-    def measure() -> Curve:
-        calls.append(1)
-        return curve()
+    def measure(places: list[int]) -> list[Curve]:
+        calls.append(places)
+        return [dataclasses.replace(curve(), loss=np.full(5, float(place))) for place in places]
 
-    first, second = (Measured(tmp_path).curve({"a": 1}, measure) for _ in range(2))
-    assert len(calls) == 1
-    assert same(first, second)
-    Measured(tmp_path).curve({"a": 2}, measure)
+    kept = Measured(tmp_path)
+    kept.curves([{"a": 1}], measure)
+    found = kept.curves([{"a": 2}, {"a": 1}, {"a": 3}], measure)
+    assert [float(one.loss[0]) for one in found] == [0, 0, 2]
+    again = Measured(tmp_path).curves([{"a": 2}, {"a": 1}, {"a": 3}], measure)
+    assert calls == [[0], [0, 2]]
+    assert all(same(one, other) for one, other in zip(found, again, strict=True))
+    assert kept.curves([], measure) == []
     assert len(calls) == 2
     assert not list(tmp_path.rglob("*.part"))
 
@@ -78,7 +89,7 @@ def test_a_curve_is_measured_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "folder"])
 def test_a_damaged_curve_is_measured_again_with_a_warning(damage: str, tmp_path: Path) -> None:
     kept = Measured(tmp_path)
-    wanted = kept.curve({}, curve)
+    wanted = one_of(kept, {})
     (file,) = kept.folder.glob("*.npz")
     content = file.read_bytes()
     middle = content.index(wanted.loss.tobytes())  # within an array
@@ -94,26 +105,26 @@ def test_a_damaged_curve_is_measured_again_with_a_warning(damage: str, tmp_path:
     else:
         file.write_bytes(changed[damage])
     with pytest.warns(DamagedRunWarning, match="is damaged .* and is measured again"):
-        assert np.array_equal(kept.curve({}, curve).loss, wanted.loss)
+        assert np.array_equal(one_of(kept, {}).loss, wanted.loss)
     if damage != "folder":
-        assert same(wanted, dataclasses.replace(kept.curve({}, pytest.fail), record=wanted.record))
+        assert same(wanted, dataclasses.replace(one_of(kept, {}, pytest.fail), record=wanted.record))
 
 
 def test_a_store_that_cannot_be_written_costs_no_figure(tmp_path: Path) -> None:
     (tmp_path / "curves").write_text("in the way")
-    assert len(Measured(tmp_path).curve({}, curve).loss) == 5
+    assert len(one_of(Measured(tmp_path), {}).loss) == 5
 
 
 def test_curves_of_other_code_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Measured(tmp_path).curve({}, curve)
+    one_of(Measured(tmp_path), {})
     monkeypatch.setattr(measured, "code_fingerprint", lambda: "other")
     kept = Measured(tmp_path)
-    assert kept.curve({}, curve) is not None
+    assert one_of(kept, {}) is not None
     assert [folder.name for folder in (tmp_path / "curves").iterdir()] == ["other"]
 
 
 def test_pruning_drops_curves_of_other_code_and_where_asked_all(tmp_path: Path) -> None:
-    Measured(tmp_path).curve({}, curve)
+    one_of(Measured(tmp_path), {})
     other = tmp_path / "curves" / "other"
     other.mkdir()
     assert Store(tmp_path).prune() == [other]
@@ -143,17 +154,17 @@ def test_a_bench_keeps_its_curves_and_tells_paths_apart(tmp_path: Path, monkeypa
     subject = dataclasses.replace(subject, setting=dataclasses.replace(subject.setting, recipe=short))
     first = Workbench(subject, Store(tmp_path))
     policies = ("recalibrate", "freeze", "interpolate")
-    wanted = [first.curve(0, left, policy) for left in ("own", "zero", "unrelated") for policy in policies]
+    wanted = [first.curves(left, policy)[0] for left in ("own", "zero", "unrelated") for policy in policies]
     init, final = first.run(first.settings[0]).init, first.run(first.settings[0]).final
     exponents = {name: 2.0 for name in final if name.endswith("bias")}
-    wanted += [first.loss_on_line(init, final), first.scaled_curve(ScaledPath(final))]
+    wanted += [*first.losses_on_lines([(init, final)]), first.scaled_curve(ScaledPath(final))]
     wanted += [first.scaled_curve(ScaledPath(final, exponents=exponents))]
     assert len({found.loss.tobytes() for found in wanted}) == len(wanted), "no two of these are the same curve"
     assert len(list((tmp_path / "curves").rglob("*.npz"))) == len(wanted)
-    monkeypatch.setattr("mli_check.workbench.evaluate", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("mli_check.workbench.evaluate_many", lambda *_, **__: pytest.fail("measured again"))
     second = Workbench(subject, Store(tmp_path))
-    found = [second.curve(0, left, policy) for left in ("own", "zero", "unrelated") for policy in policies]
-    found += [second.loss_on_line(init, final), second.scaled_curve(ScaledPath(final))]
+    found = [second.curves(left, policy)[0] for left in ("own", "zero", "unrelated") for policy in policies]
+    found += [*second.losses_on_lines([(init, final)]), second.scaled_curve(ScaledPath(final))]
     found += [second.scaled_curve(ScaledPath(final, exponents=exponents))]
     assert all(same(one, other) for one, other in zip(wanted, found, strict=True))
 
@@ -164,7 +175,7 @@ def test_another_test_set_or_calibration_set_is_another_curve(tmp_path: Path) ->
     subject = dataclasses.replace(subject, setting=dataclasses.replace(subject.setting, recipe=short))
     changes = ({}, {"test_examples": 60}, {"calibration_examples": 100}, {"points": 5})
     benches = [Workbench(dataclasses.replace(subject, **change), Store(tmp_path)) for change in changes]
-    assert len({bench.curve(0, "own").loss.tobytes() for bench in benches}) == len(changes)
+    assert len({bench.curves("own")[0].loss.tobytes() for bench in benches}) == len(changes)
 
 
 def test_the_linear_path_of_a_part_is_another_curve(tmp_path: Path) -> None:
