@@ -5,6 +5,8 @@ from __future__ import annotations
 from mli_check.settings import ModelSetting, Recipe
 from mli_check.subjects.subject import Subject, setting
 
+MANY = 20  # of the subjects of claims about what always or tends to happen
+
 _FCN4 = ModelSetting(name="fcn", hidden=(64, 64, 64))
 _FCN4_RECIPE = Recipe(optimiser="sgd", lr=0.05, momentum=0.9, epochs=20, batch_size=50)
 _VGG = ModelSetting(name="vgg", variant="tiny", hidden=(32,), init="kaiming")
@@ -28,6 +30,7 @@ QUICK = (  # the slowest group first: claims run in this order, and no worker sh
         title="VGG with BN on the embedded digits",
         scale="quick",
         group="vgg-digits",
+        networks=MANY,
         setting=setting("digits", _VGG_BN, _VGG_RECIPE),
         calibration_examples=250,
     ),
@@ -36,6 +39,7 @@ QUICK = (  # the slowest group first: claims run in this order, and no worker sh
         title="VGG without BN on the embedded digits",
         scale="quick",
         group="vgg-digits",
+        networks=MANY,
         setting=setting("digits", _VGG, _VGG_RECIPE),
     ),
     Subject(
@@ -83,6 +87,7 @@ QUICK = (  # the slowest group first: claims run in this order, and no worker sh
         title="FCN4 on the embedded digits",
         scale="quick",
         group="fcn4-digits",
+        networks=MANY,
         setting=setting("digits", _FCN4, _FCN4_RECIPE),
     ),
     Subject(
@@ -90,6 +95,7 @@ QUICK = (  # the slowest group first: claims run in this order, and no worker sh
         title="FCN4 on class Gaussians of the digits",
         scale="quick",
         group="fcn4-gaussian",
+        networks=MANY,
         setting=setting("digits-gaussian", _FCN4, _FCN4_RECIPE),
         test_examples=4_000,
     ),
