@@ -30,7 +30,7 @@ def criterion(tests, plateaus):
 @pytest.mark.claim(
     id="T27",
     expected={"vgg-bn-digits": "inconclusive"},
-    reason="one of 10 networks with interpolated statistics rises by 4 points, which 797 images cannot decide; the "
+    reason="one of 20 networks with interpolated statistics rises by 4 points, which 797 images cannot decide; the "
     "rest holds, and with other seeds this too",
 )
 @pytest.mark.parametrize("subject", SUBJECTS, indirect=True)

@@ -15,6 +15,14 @@ WIDE = "784-1024-1024-1024-10"
 PLANE = "784-1024-10, plane"
 NOISES = "784-1024-10, noises"
 
+ONE_BY_ONE = "one network at a time"
+TRAINED_SMALL = "training 64-64-10"
+TRAINED_DEEP = "training 64-64-64-64-64-10"
+TRAINED_WIDE = "training 784-256-10"
+TRAINED_WIDE_CUDA = "training 256 of 784-256-10"
+NARROW = "training a narrow VGG"
+NARROW_BN = "training a narrow VGG with BN"
+
 Key = tuple[str, str, str]  # device, workload, what we are held against
 
 BARS: dict[Key, float] = {
@@ -30,6 +38,12 @@ BARS: dict[Key, float] = {
     ("cpu", DEEP, PRODUCTS_ALIKE): 0.8,
     ("cpu", PLANE, LOOP): 5,
     ("cpu", NOISES, LOOP): 5,
+    ("cpu", TRAINED_SMALL, ONE_BY_ONE): 4,
+    ("cpu", TRAINED_DEEP, ONE_BY_ONE): 3,
+    ("cpu", TRAINED_WIDE, ONE_BY_ONE): 1.2,
+    ("cpu", NARROW, ONE_BY_ONE): 1,
+    ("cpu", NARROW_BN, ONE_BY_ONE): 1,
+    ("cuda", TRAINED_WIDE_CUDA, ONE_BY_ONE): 50,
     ("cuda", WIDE, TORCHVISION): 100,
     ("cuda", WIDE, PRODUCTS): 0.5,
     ("cuda", "resnet 20", TORCHVISION): 20,
