@@ -48,8 +48,8 @@ def test_error_falls_from_the_own_initialisation(mli, bench, subject):
 @pytest.mark.claim(
     id="T2",
     expected=dict.fromkeys([*FIRST, "lenet-digits"], "inconclusive"),
-    reason="in 3 to 13 of 20 networks (LeNet: of 10) the error may rise by more than the margin near chance level; with "
-    "other seeds it surely does in 1 to 3 networks of four subjects, which refutes it there",
+    reason="in 3 to 13 of 20 networks (LeNet: of 10) the error may rise by more than the margin near chance level; "
+    "with other seeds it surely does in 1 to 3 networks of four subjects, which refutes it there",
 )
 @pytest.mark.parametrize("subject", WITHOUT_RESNET8, indirect=True)
 def test_error_falls_from_an_unrelated_initialisation(mli, bench, subject):

@@ -163,8 +163,8 @@ def _log_spreads(networks, rate):
 @pytest.mark.claim(
     id="T34",
     expected={"fcn4-digits": "not reproduced"},
-    reason="violators' biases spread four times as widely within a rate, but are not centred on zero: their mean is 0.6 "
-    "of their spread in size (all violators were trained by Adam)",
+    reason="violators' biases spread four times as widely within a rate, but are not centred on zero: their mean is "
+    "0.6 of their spread in size (all violators were trained by Adam)",
 )
 @pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
 def test_violators_have_wider_biases(mli, bench, subject):

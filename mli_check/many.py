@@ -18,7 +18,7 @@ from mli_check.progress import Progress
 from mli_check.runs import Run, Store
 from mli_check.settings import DataSetting, Setting
 from mli_check.training.ensemble import fit_together
-from mli_check.training.fit import Fit, fit
+from mli_check.training.fit import Fit, check, fit
 from mli_check.training.grouping import groups
 from mli_check.training.sets import examples, targeted
 
@@ -36,28 +36,37 @@ def train_many(
     They are trained on the training sets that they name, on `device`, or on `data` where it lies, which then is the
     one that all of them name. Networks are stored as soon as they are trained. Two processes that ask for the same ones
     train them once. `progress(done, total)` counts epochs of networks. Raises OptionError for settings that do not fit
-    their data, StoreError if the store cannot be written.
+    their data, before any network is trained, and StoreError if the store cannot be written.
     """
     wanted = list(settings)
     found = {setting.digest: setting for setting in wanted}
     if data is not None and len({setting.data for setting in wanted}) > 1:
         raise OptionError("`data` is one training set, and the settings name several; leave it out")
-    work = _Work(store or Store(), _TrainingSets(data, device), progress)
-    runs = {digest: work.store.find(setting) for digest, setting in found.items()}
-    missing = [found[digest] for digest, run in runs.items() if run is None]
-    work.total = sum(setting.recipe.epochs for setting in missing)
+    store = store or Store()
+    runs = {digest: run for digest, setting in found.items() if (run := store.find(setting)) is not None}
+    missing = [setting for digest, setting in found.items() if digest not in runs]
+    work = _Work(store, _TrainingSets(data, device), progress, total=sum(s.recipe.epochs for s in missing))
+    work.check(missing)
     for group in groups(missing, work.sets.of):
         runs |= work.train(group)
-    return [run for setting in wanted if (run := runs[setting.digest]) is not None]
+    return [runs[setting.digest] for setting in wanted]
 
 
 class _Work:
     """What is trained, from which data, where to, and how far it has come."""
 
-    def __init__(self, store: Store, sets: _TrainingSets, progress: Progress | None) -> None:
+    def __init__(self, store: Store, sets: _TrainingSets, progress: Progress | None, total: int) -> None:
         self.store, self.sets = store, sets
-        self.total = self._done = 0
+        self.total, self._done = total, 0
         self._progress = progress
+
+    def check(self, settings: Sequence[Setting]) -> None:
+        """Raise OptionError for a setting that does not fit its data, before any is trained."""
+        for setting in settings:
+            try:
+                check(setting, self.sets.of(setting))
+            except OptionError as error:
+                raise OptionError(f"{setting.summary}: {error}") from error
 
     def train(self, group: Sequence[Setting]) -> dict[str, Run]:
         """Train and store those of a group that nobody has stored by now; the runs of all, by digest."""

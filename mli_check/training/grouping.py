@@ -72,7 +72,7 @@ def most_together(setting: Setting, data: Dataset) -> int:
         return 1
     else:
         most = STACKED_PARAMETERS // parameters
-    return min(most, MOST) if most >= LEAST else 1
+    return min(most, MOST) if most >= 2 * LEAST else 1  # so that no even group is smaller than LEAST
 
 
 def _outputs(model: nn.Module, setting: Setting, data: Dataset) -> tuple[int, int]:
