@@ -63,9 +63,9 @@ def test_error_falls_from_an_unrelated_initialisation(mli, bench, subject):
 
 @pytest.mark.claim(
     id="T4",
-    expected=dict.fromkeys(QUICK, "reproduced") | {"fcn4-gaussian": "inconclusive"},
-    reason="on the Gaussians one network's error rises by 4 to 6 points before it falls: surely beyond the margin with "
-    "one thread, undecided with two, and with other seeds all 10 hold",
+    expected=dict.fromkeys(QUICK, "reproduced") | dict.fromkeys(["fcn4-gaussian", "vgg-digits"], "inconclusive"),
+    reason="VGG without BN: with other seeds 1 of 20 networks stays undecided on 797 images; on the Gaussians all 20 "
+    "hold, but on another processor the error of one rose by 4 to 6 points, surely beyond the margin",
 )
 @pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
 def test_error_falls_from_zero(mli, bench, subject):

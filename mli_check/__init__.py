@@ -14,11 +14,14 @@ _HOME = {
     "Curve": "curves",
     "DataSetting": "settings",
     "Dataset": "data",
+    "LightningRecorder": "callbacks",
     "LinearPath": "paths",
     "MliCheckError": "errors",
     "ModelSetting": "settings",
     "Plane": "paths",
     "Recipe": "settings",
+    "Recorder": "recorder",
+    "Recording": "recordings",
     "RectifiedPath": "paths",
     "Run": "runs",
     "ScaledPath": "paths",
@@ -27,11 +30,13 @@ _HOME = {
     "Store": "runs",
     "Surface": "curves",
     "Symmetries": "symmetry.group",
+    "TransformersRecorder": "callbacks",
     "Verdict": "statistics",
     "evaluate": "evaluation.front",
     "evaluate_many": "evaluation.front",
     "gsi": "symmetry.rescale",
     "load_dataset": "data",
+    "load_recording": "recordings",
     "load_state": "states",
     "nsi": "symmetry.rescale",
     "register_rule": "symmetry.call",
@@ -47,6 +52,8 @@ _HOME = {
 __all__ = sorted(["__version__", *_HOME])
 
 if TYPE_CHECKING:
+    from mli_check.callbacks import LightningRecorder as LightningRecorder
+    from mli_check.callbacks import TransformersRecorder as TransformersRecorder
     from mli_check.curves import Curve as Curve
     from mli_check.curves import Surface as Surface
     from mli_check.data import Dataset as Dataset
@@ -60,6 +67,9 @@ if TYPE_CHECKING:
     from mli_check.paths import RectifiedPath as RectifiedPath
     from mli_check.paths import ScaledPath as ScaledPath
     from mli_check.paths import Span as Span
+    from mli_check.recorder import Recorder as Recorder
+    from mli_check.recordings import Recording as Recording
+    from mli_check.recordings import load_recording as load_recording
     from mli_check.runs import Run as Run
     from mli_check.runs import Store as Store
     from mli_check.runs import train as train

@@ -160,16 +160,23 @@ def list_claims(as_json: JsonOption = False) -> None:
 
 @runs_app.command("list")
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the trained networks in the store."""
+    """List the trained networks in the store, and the recordings of other training."""
+    from mli_check import recordings
     from mli_check.runs import Store
 
     opened = Store(store)
-    listed = opened.runs()
+    listed = opened.runs() + recordings.listed(opened)
     if as_json:
         print(json.dumps([vars(entry) for entry in listed], indent=1))
         return
     rows = [
-        (entry.digest[:12], entry.summary, entry.created, f"{entry.seconds:.1f} s", f"{entry.size / 1e6:.2f} MB")
+        (
+            entry.digest.partition("/")[0][:12],  # of a recording: "recorded"; its name is in the summary
+            entry.summary,
+            entry.created,
+            f"{entry.seconds:.1f} s",
+            f"{entry.size / 1e6:.2f} MB",
+        )
         for entry in listed
     ]
     print_table(("digest", "network", "trained", "took", "size"), rows)
@@ -180,10 +187,13 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 def prune_runs(
     store: StoreOption = None,
     older_than: Annotated[float | None, typer.Option(help="Also runs older than so many days.", min=0)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every run.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every run; no recording.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Delete leftovers, damaged runs and runs of another training version from the store."""
+    """Delete leftovers, damaged runs and runs of another training version from the store.
+
+    Recordings of your own training are never deleted: they cannot be trained again.
+    """
     from mli_check.runs import Store
 
     gone = Store(store).prune(older_than_days=older_than, everything=everything, dry=dry_run)

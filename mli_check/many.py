@@ -63,8 +63,9 @@ class _Work:
     def check(self, settings: Sequence[Setting]) -> None:
         """Raise OptionError for a setting that does not fit its data, before any is trained."""
         for setting in settings:
+            data = self.sets.of(setting)
             try:
-                check(setting, self.sets.of(setting))
+                check(setting, data)
             except OptionError as error:
                 raise OptionError(f"{setting.summary}: {error}") from error
 

@@ -46,6 +46,10 @@ class _Stacked(torch.autograd.Function):
     def vmap(info: Any, dims: Any, *args: Any) -> tuple[Tensor, int]:
         """Inputs of any layout; statistics, weight and bias (members, channels), as `Stack` has them."""
         inputs, mean, var, weight, bias, momentum, eps = args
+        if inputs.ndim == 3 and inputs.device.type == "cpu":
+            # The kernel goes along channels in vectors, and rounds otherwise where they end: each member by itself.
+            alone = zip(inputs.movedim(dims[0], 0), mean, var, weight, bias, strict=True)
+            return torch.stack([functional.batch_norm(*one, True, momentum, eps) for one in alone]), 0
         stacked = inputs.movedim(dims[0], 1)  # (b, members, channels, ...)
         flat = functional.batch_norm(
             stacked.flatten(1, 2), mean.view(-1), var.view(-1), weight.reshape(-1), bias.reshape(-1),

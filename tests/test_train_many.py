@@ -1,0 +1,301 @@
+"""Tests of train_many: grouping, what is stored by whom, errors, kills, and two processes that want the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from filelock import FileLock
+from helpers import images, tiny_setting
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mli_check import many
+from mli_check.data import Dataset
+from mli_check.errors import DamagedRunWarning, OptionError, UnknownNameError
+from mli_check.many import train_many
+from mli_check.runs import FINAL, Store
+from mli_check.settings import ModelSetting
+from mli_check.training import grouping
+from mli_check.training.ensemble import fit_together
+from mli_check.training.fit import fit
+from mli_check.training.grouping import LEAST, groups, kind_of, most_together
+from mli_check.training.sets import training_data
+
+if TYPE_CHECKING:
+    from mli_check.settings import Setting
+
+SETTING = tiny_setting(epochs=2)
+SIX = [SETTING.with_seeds(seed) for seed in range(6)]
+OTHERS = [dataclasses.replace(s, model=ModelSetting(name="fcn", hidden=(4,))) for s in SIX[:2]]  # too few to stack
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[Setting]]:
+    """The settings that were trained, in groups."""
+    calls: list[list[Setting]] = []
+
+    def alone(setting: Setting, *rest: Any) -> Any:
+        calls.append([setting])
+        return fit(setting, *rest)
+
+    def together(settings: list[Setting], *rest: Any) -> Any:
+        calls.append(list(settings))
+        return fit_together(settings, *rest)
+
+    monkeypatch.setattr(many, "fit", alone)
+    monkeypatch.setattr(many, "fit_together", together)
+    return calls
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def assert_clean(store: Store) -> None:
+    """Nothing is left over, and no lock is held."""
+    assert not list(store.root.glob("tmp/*"))
+    for lock in store.root.glob("locks/*"):
+        with FileLock(lock, timeout=0):
+            pass
+
+
+# What comes back, and who trained it
+
+
+def test_runs_come_in_the_order_of_the_settings_each_trained_once(store: Store, trained: list[list[Setting]]) -> None:
+    wanted = [SIX[3], *OTHERS, SIX[0], SIX[3], *SIX]
+    runs = train_many((setting for setting in wanted), store)
+    assert [run.setting for run in runs] == wanted
+    assert trained == [[SIX[3], SIX[0], SIX[1], SIX[2], SIX[4], SIX[5]], [OTHERS[0]], [OTHERS[1]]]
+    for run in runs:
+        alone = fit(run.setting, training_data(run.setting))
+        assert all(torch.equal(run.final[name], tensor) for name, tensor in alone.final.items())
+    assert_clean(store)
+
+
+def test_the_manifest_says_who_trained(store: Store) -> None:
+    stacked, alone = train_many([*SIX, OTHERS[0]], store)[0::6]
+    assert (stacked.manifest["trainer"], alone.manifest["trainer"]) == ("ensemble", "fit")
+    assert len(stacked.manifest["group"]) == 64
+    assert stacked.manifest["execution"] == ["vmap"]
+    assert alone.manifest["group"] is None
+
+
+def test_what_is_stored_is_not_trained_again(store: Store, trained: list[list[Setting]]) -> None:
+    first = store.train(SIX[2])
+    found = train_many(SIX, store)
+    assert trained == [[*SIX[:2], *SIX[3:]]]
+    assert found[2].manifest == first.manifest
+    train_many(SIX, store)
+    assert len(trained) == 1
+    assert train_many([], store) == []
+
+
+def test_a_damaged_run_is_set_aside_and_trained_again(store: Store, trained: list[list[Setting]]) -> None:
+    runs = train_many(SIX, store)
+    file = runs[1].folder / FINAL
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(DamagedRunWarning, match="set aside") as caught:
+        again = train_many(SIX, store)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert trained[1:] == [[SIX[1]]]
+    assert len(list(store.root.glob("damaged/*"))) == 1
+    assert torch.isfinite(again[1].final["1.weight"]).all()
+
+
+def test_random_labels_share_their_inputs_and_are_trained_at_once(store: Store, trained: list[list[Setting]]) -> None:
+    noisy = [
+        dataclasses.replace(s, data=dataclasses.replace(s.data, label_noise=0.1 * seed)) for seed, s in enumerate(SIX)
+    ]
+    for run in train_many(noisy, store):
+        alone = fit(run.setting, training_data(run.setting))
+        assert all(torch.equal(run.final[name], tensor) for name, tensor in alone.final.items())
+    assert len(trained) == 1
+
+
+def test_data_given_are_trained_on(store: Store) -> None:
+    data = images(60)
+    for run in train_many(SIX, store, data=data):
+        assert all(torch.equal(run.final[name], tensor) for name, tensor in fit(run.setting, data).final.items())
+
+
+def test_progress_counts_the_epochs_of_missing_networks(store: Store) -> None:
+    store.train(SIX[0])
+    told: list[tuple[int, int]] = []
+    train_many([*SIX, *OTHERS], store, lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {2 * 7}
+    done = [done for done, _ in told]
+    assert done == sorted(done)
+    assert done[-1] == 14
+    assert len(set(done)) >= 5
+
+
+# What cannot be trained
+
+
+def test_data_for_settings_that_name_several_sets_are_refused(store: Store) -> None:
+    other = dataclasses.replace(SIX[0], data=dataclasses.replace(SIX[0].data, subset=50))
+    with pytest.raises(OptionError, match="the settings name several"):
+        train_many([SIX[1], other], store, data=images(60))
+
+
+def test_a_setting_that_does_not_fit_is_named_before_any_is_trained(store: Store, trained: list[list[Setting]]) -> None:
+    late = SIX[3].with_recipe(checkpoints=(999,))
+    with pytest.raises(OptionError, match=r"seeds 3/3: .*\[999\] lie beyond the last iteration"):
+        train_many([*SIX, late], store)
+    with pytest.raises(UnknownNameError, match="digitz"):
+        train_many([*SIX, dataclasses.replace(SIX[0], data=dataclasses.replace(SIX[0].data, name="digitz"))], store)
+    assert trained == []
+    assert_clean(store)
+
+
+def test_what_was_trained_before_an_error_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "fit", lambda *_: pytest.fail("planted"))
+    with pytest.raises(pytest.fail.Exception, match="planted"):
+        train_many([*SIX, *OTHERS], store)
+    assert all(store.find(setting) for setting in SIX)
+    assert not any(store.find(setting) for setting in OTHERS)
+    assert_clean(store)
+
+
+def test_out_of_memory_halves_the_ensemble(
+    store: Store, trained: list[list[Setting]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = many.fit_together
+
+    def small(settings: list[Setting], *rest: Any) -> Any:
+        if len(settings) > 2:
+            raise torch.OutOfMemoryError("planted")
+        return together(settings, *rest)
+
+    monkeypatch.setattr(many, "fit_together", small)
+    told: list[int] = []
+    runs = train_many(SIX, store, lambda done, total: told.append(done))
+    assert [run.setting for run in runs] == SIX
+    assert trained == [[SIX[0]], SIX[1:3], [SIX[3]], SIX[4:]]
+    assert told == sorted(told)
+    assert told[-1] == 12
+
+
+def test_a_single_network_that_does_not_fit_raises(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("planted")
+
+    monkeypatch.setattr(many, "fit_together", never)
+    monkeypatch.setattr(many, "fit", never)
+    with pytest.raises(torch.OutOfMemoryError, match="planted"):
+        train_many(SIX, store)
+    assert_clean(store)
+
+
+# Grouping
+
+
+@given(st.lists(st.sampled_from([*SIX, *OTHERS, *(s.with_recipe(epochs=3) for s in SIX)]), unique=True), st.data())
+def test_every_setting_is_in_one_group_of_its_kind(wanted: list[Setting], drawing: st.DataObject) -> None:
+    most = drawing.draw(st.sampled_from([1, 8, 9, 12]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouping, "most_together", lambda setting, data: most)
+        found = groups(wanted, training_data)
+    assert sorted(s.digest for group in found for s in group) == sorted(s.digest for s in wanted)
+    assert all(len({kind_of(s) for s in group}) == 1 for group in found)
+    for size in map(len, found):
+        assert size == 1 or LEAST <= size <= most
+
+
+@pytest.mark.parametrize("count", range(LEAST, 60, 5))
+def test_groups_of_one_kind_are_even(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "most_together", lambda setting, data: 9)
+    sizes = [len(group) for group in groups([SETTING.with_seeds(seed) for seed in range(count)], training_data)]
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(sizes) == count
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "stacked"),
+    [
+        (ModelSetting(name="fcn", hidden=(64,)), (1, 8, 8), True),
+        (ModelSetting(name="fcn", hidden=(256,)), (1, 28, 28), True),
+        (ModelSetting(name="fcn", hidden=(1024,)), (1, 28, 28), False),
+        (ModelSetting(name="vgg", variant="tiny"), (1, 8, 8), True),
+        (ModelSetting(name="vgg", variant="tiny"), (3, 32, 32), False),
+        (ModelSetting(name="vgg", variant="8"), (3, 32, 32), False),
+    ],
+)
+def test_networks_are_stacked_on_a_cpu_where_they_stay_in_the_cache(
+    model: ModelSetting, shape: tuple[int, ...], stacked: bool
+) -> None:
+    setting = dataclasses.replace(tiny_setting(batch_size=50), model=model)
+    data = Dataset(torch.zeros(100, *shape), torch.arange(100) % 10)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert (most_together(setting, data) > 1) is stacked
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bfloat16_and_dicts_of_inputs_are_not_stacked() -> None:
+    assert most_together(SETTING.with_recipe(precision="bfloat16"), training_data(SETTING)) == 1
+    assert most_together(SETTING, Dataset({"x": torch.zeros(9, 64)}, torch.arange(9))) == 1
+
+
+# Kills, and other processes
+
+SCRIPT = """
+import json, os, signal, sys, torch
+from helpers import tiny_setting
+from mli_check.runs import Store
+from mli_check.many import train_many
+torch.set_num_threads(1)
+root, order, die_after = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+store, written = Store(root), []
+write = store.write
+def counted(setting, *args, **kwargs):
+    if len(written) == die_after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    written.append(setting.recipe.init_seed)
+    return write(setting, *args, **kwargs)
+store.write = counted
+train_many([tiny_setting(epochs=2).with_seeds(seed) for seed in order], store)
+print(json.dumps(written))
+"""
+
+
+def start(store: Store, order: list[int], die_after: int = -1) -> subprocess.Popen[str]:
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    words = [sys.executable, "-c", SCRIPT, str(store.root), json.dumps(order), str(die_after)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+def test_after_a_kill_what_was_finished_is_there_and_the_rest_is_trained(
+    store: Store, trained: list[list[Setting]]
+) -> None:
+    process = start(store, list(range(6)), die_after=2)
+    process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
+    assert [bool(store.find(setting)) for setting in SIX] == [True, True, False, False, False, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(train_many(SIX, store)) == 6
+    assert trained == [SIX[2:]]
+    assert_clean(store)
+
+
+def test_two_processes_that_want_the_same_train_it_once(store: Store) -> None:
+    processes = [start(store, order) for order in (list(range(8)), list(range(11, 2, -1)))]
+    written = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(written[0] + written[1]) == list(range(12))
+    assert_clean(store)
