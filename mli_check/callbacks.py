@@ -37,8 +37,9 @@ class _Callback:
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         bases = cls._library()
-        joined: type[Self] = cls if issubclass(cls, bases) else _joined(cls, bases)
-        return object.__new__(joined)
+        joined: Any = cls if issubclass(cls, bases) else _joined(cls, bases)  # type: ignore[arg-type]
+        made: Self = object.__new__(joined)
+        return made
 
     def close(self) -> None:
         """Stop recording; what is not finished stays unfinished, and another recorder may use its name."""
@@ -70,9 +71,9 @@ class _Callback:
 class LightningRecorder(_Callback):
     """A callback for Lightning's Trainer that records init, checkpoints and final state, as `Recorder` does.
 
-    `Trainer(callbacks=[mli.LightningRecorder(name="mlp")])`; after training `.recording`, or `mli.load_recording(name)`.
-    It counts `trainer.global_step`; the loss is that of the step's last batch. Raises OptionError if training is resumed
-    from a checkpoint or sharded, or if Lightning is not installed.
+    `Trainer(callbacks=[mli.LightningRecorder(name="mlp")])`; when training has ended `.recording` has it, and so has
+    `mli.load_recording(name)`. It counts `trainer.global_step`; the loss is that of the step's last batch. Raises
+    OptionError if training is resumed from a checkpoint or sharded, or if Lightning is not installed.
     """
 
     @staticmethod
@@ -107,10 +108,10 @@ class LightningRecorder(_Callback):
 class TransformersRecorder(_Callback):
     """A callback for the Hugging Face Trainer that records init, checkpoints and final state, as `Recorder` does.
 
-    `Trainer(..., callbacks=[mli.TransformersRecorder(name="bert")])`; after training `.recording`, or
-    `mli.load_recording(name)`. It counts `state.global_step`; losses in the history are those that the Trainer logs, each
-    a mean since the last. Raises OptionError if training is resumed from a checkpoint or sharded, or if transformers
-    is not installed.
+    `Trainer(..., callbacks=[mli.TransformersRecorder(name="bert")])`; when training has ended `.recording` has it, and
+    so has `mli.load_recording(name)`. It counts `state.global_step`; losses in the history are those that the Trainer
+    logs, each a mean since the last. Raises OptionError if training is resumed from a checkpoint or sharded, or if
+    transformers is not installed.
     """
 
     @staticmethod

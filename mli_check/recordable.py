@@ -29,8 +29,8 @@ def state_bytes(model: nn.Module) -> bytes:
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise OptionError(
-                f"the model's state_dict holds {type(tensor).__name__} under {name!r}, expected tensors alone (no pickle "
-                "is ever written); let get_extra_state return a tensor, or record a submodule without it"
+                f"the model's state_dict holds {type(tensor).__name__} under {name!r}, expected tensors alone (no "
+                "pickle is ever written); let get_extra_state return a tensor, or record a submodule without it"
             )
         if tensor.layout != torch.strided or tensor.is_meta or type(tensor).__name__ == "DTensor":
             what = "sharded" if type(tensor).__name__ == "DTensor" else "on meta" if tensor.is_meta else "sparse"
@@ -130,9 +130,9 @@ def checked_model(model: Any) -> nn.Module:
 
 def checked_optimizers(given: Any) -> list[Optimizer]:
     """The optimisers, out of what Accelerate or Lightning wrap them in. Raises OptionError."""
-    optimizers = []
+    optimizers: list[Optimizer] = []
     for optimizer in given if isinstance(given, Sequence) else [] if given is None else [given]:
-        inner = getattr(optimizer, _LIBRARY_WRAPPERS.get(type(optimizer).__name__, ""), optimizer)
+        inner: Any = getattr(optimizer, _LIBRARY_WRAPPERS.get(type(optimizer).__name__, ""), optimizer)
         if not isinstance(getattr(inner, "param_groups", None), list):
             raise OptionError(
                 f"optimizer is {type(inner).__name__}, expected a torch.optim.Optimizer or several in a list"

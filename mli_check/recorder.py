@@ -60,9 +60,10 @@ class Recorder:
     """Saves a training as it goes: theta_0 when it is made, checkpoints at `step()`, the final state at `finish()`.
 
     `checkpoints`: "log" (after 1, 2, 3, 5, 10, 20, 30, 50, 100, ... steps), the iterations to keep, or None.
-    `optimizer`: one, or several in a list, whose settings to keep. `store`: a Store or a folder, by default the store of
-    trained networks. `overwrite=True` replaces a recording of that name. It draws no random numbers and changes nothing
-    in the model. As a context manager it finishes on a normal exit and leaves the recording unfinished on an exception.
+    `optimizer`: one, or several in a list, whose settings to keep. `store`: a Store or a folder, by default the store
+    of trained networks. `overwrite=True` replaces a recording of that name. It draws no random numbers and changes
+    nothing in the model. As a context manager it finishes on a normal exit and leaves the recording unfinished on an
+    exception.
     Raises StoreError if the name is taken, another recorder is writing it, or the store cannot be written.
     """
 
@@ -175,8 +176,8 @@ class Recorder:
                 lock.acquire(timeout=0)
             except Timeout:
                 raise StoreError(
-                    f"another recorder is writing {self.name!r} in {self._root} right now, in another process or in this "
-                    "one; wait for it, call close() on it, or choose another name"
+                    f"another recorder is writing {self.name!r} in {self._root} right now, in another process or in "
+                    "this one; wait for it, call close() on it, or choose another name"
                 ) from None
         return lock
 

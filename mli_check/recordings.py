@@ -105,7 +105,7 @@ class Recording:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One entry a checkpoint and one at the end: iteration, loss (null where none was given or it was not finite)."""
+        """One entry a checkpoint and one at the end: iteration, loss (None where not given or not finite)."""
         return list(self.manifest["history"])
 
     @property
