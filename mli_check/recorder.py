@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import mli_check
+from mli_check import __version__
 from mli_check.errors import OptionError, StoreError
 from mli_check.locations import STORE_VARIABLE
 from mli_check.recordable import (
@@ -224,7 +224,7 @@ class Recorder:
     def _first_manifest(self) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         inner = unwrapped(self._model)
-        versions = {"mli_check": mli_check.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        versions = {"mli_check": __version__, "torch": torch.__version__, "python": platform.python_version()}
         settings = [settings_of(optimizer) for optimizer in self._optimizers]
         return {
             "format": FORMAT,
