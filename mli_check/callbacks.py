@@ -79,7 +79,7 @@ class LightningRecorder(_Callback):
     @staticmethod
     def _library() -> tuple[type, ...]:
         packages = ("lightning.pytorch", "pytorch_lightning")
-        loaded = [sys.modules[package] for package in packages if package in sys.modules]
+        loaded = [module for package in packages if (module := sys.modules.get(package)) is not None]
         if not loaded:
             loaded = [_first_of(packages, "lightning", "LightningRecorder")]
         return tuple(module.Callback for module in loaded)
