@@ -8,7 +8,6 @@ the others.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -202,7 +201,7 @@ class _Ensemble:
                 continue
             entry = {"epoch": epoch, "iteration": self._iteration, "lr": lr, "train_loss": loss}
             member.history.append(entry)
-            if not math.isfinite(loss):
+            if not torch.isfinite(torch.tensor(loss)):  # in single precision, as `fit` has it
                 member.diverged_at, member.final = epoch, self._stack.state(row)
 
     def _keep_checkpoints(self) -> None:
