@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from ensemble_helpers import (
@@ -25,8 +26,10 @@ from hypothesis import strategies as st
 
 from mli_check.data import Dataset, Normalisation
 from mli_check.errors import OptionError
+from mli_check.evaluation.front import evaluate_many
+from mli_check.paths import LinearPath
 from mli_check.training.ensemble import fit_together
-from mli_check.training.fit import fit
+from mli_check.training.fit import fit, network
 from mli_check.training.sets import targeted, training_data
 
 if TYPE_CHECKING:
@@ -79,8 +82,9 @@ def members(draw: st.DrawFn) -> tuple[list[Setting], list[Dataset]]:
     model = draw(st.sampled_from(list(MODELS)))
     data = draw(st.sampled_from([images(47), pixels(33), images(20).subset(12)]))
     data = data_of(model, data)
-    epochs, batch = draw(st.integers(1, 3)), draw(st.sampled_from([5, 12, 16, 64]))
-    assume((len(data) - 1) % batch or not MODELS[model].batch_norm)
+    epochs, batch = draw(st.integers(1, 3)), draw(st.sampled_from([7, 12, 16, 64]))
+    # Products of two or three rows are summed in another order, and with BN their gradients are little but rounding.
+    assume(len(data) % batch not in (1, 2, 3) or not MODELS[model].batch_norm)
     shared: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "precision": "float64"}
     if model != "autoencoder":
         shared["augmentation"] = draw(st.sampled_from(["", "crop", "crop-flip"]))
@@ -221,3 +225,28 @@ def test_what_fit_refuses_is_refused_in_its_words(setting: Setting, data: Datase
     for train in (lambda: fit(setting, data), lambda: fit_together([setting, setting.with_seeds(1)], [data] * 2)):
         with pytest.raises(OptionError, match=message):
             train()
+
+
+# What is read off the trained networks
+
+
+def test_where_rounding_steers_adam_the_readings_of_both_trainers_still_agree(digits: Dataset) -> None:
+    """Convolutions with BN in float32 after full training, 32 networks: their weights part, their curves do not."""
+    wanted = [setting_of("lenet-bn", seed, epochs=8, **RECIPES["adam"]) for seed in range(32)]
+    trainers = fit_together(wanted, [digits] * 32), [fit(setting, digits) for setting in wanted]
+    ours, theirs = (np.array([fit.history[-1]["train_loss"] for fit in fits]) for fits in trainers)
+    assert ours.mean() == pytest.approx(theirs.mean(), rel=0.02)
+    np.testing.assert_allclose(ours, theirs, rtol=0.3)
+    model = network(wanted[0], digits)
+    curves = [
+        evaluate_many(model, [LinearPath(f.init, f.final) for f in fits], digits, 11, calibration=digits)
+        for fits in trainers
+    ]
+    for quantity in ("loss", "error"):
+        monotone, rises, plateaus = (
+            np.array([[getattr(curve, name)(quantity) for curve in of_one] for of_one in curves])
+            for name in ("is_monotone", "delta", "plateau")
+        )
+        assert (monotone[0] != monotone[1]).sum() <= 3
+        np.testing.assert_allclose(rises[0], rises[1], atol=0.03)
+        np.testing.assert_allclose(plateaus[0], plateaus[1], atol=0.02)

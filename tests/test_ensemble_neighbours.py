@@ -104,6 +104,7 @@ def test_nothing_global_changes_and_nothing_warns(model: str, digits: Dataset) -
     data = data_of(model, digits)
     wanted = [setting_of(model, seed) for seed in range(3)]
     alone, other = fit(wanted[0], data), network(wanted[0], data)
+    torch.manual_seed(12)
     before = global_state()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -124,6 +125,22 @@ def test_a_warning_of_vmap_is_seen(digits: Dataset, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ensemble, "resolve", lambda name: (name, slow))
     with pytest.raises((UserWarning, RuntimeError), match="batching rule"):
         fit_together([setting_of("fcn", seed) for seed in range(3)], [digits] * 3)
+
+
+def test_products_are_in_full_float32_whatever_the_caller_asks_for(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        asked.append({flag.fp32_precision for flag in flags()})
+        return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    monkeypatch.setattr(ensemble, "resolve", lambda name: (name, loss))
+    monkeypatch.setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16")
+    fit_together([setting_of("fcn", seed) for seed in range(3)], [digits] * 3)
+    assert asked == [{"ieee"}] * 5
+    assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
 
 
 def test_the_default_dtype_of_the_caller_does_not_matter(digits: Dataset) -> None:

@@ -166,7 +166,7 @@ def test_groups_of_real_networks_are_within_what_is_best_trained_at_once(model: 
 
 # Where it pays
 
-WIDE = ModelSetting(name="fcn", hidden=(600, 600))
+WIDE, WIDER = (ModelSetting(name="fcn", hidden=(width, width)) for width in (500, 900))
 LARGE = Dataset(torch.zeros(128, 3, 32, 32), torch.arange(128) % 10)
 
 
@@ -174,12 +174,13 @@ LARGE = Dataset(torch.zeros(128, 3, 32, 32), torch.arange(128) % 10)
     ("setting", "data"),
     [
         (dataclasses.replace(BASE, model=WIDE), DATA),
+        (dataclasses.replace(BASE, model=WIDER), DATA),
         (dataclasses.replace(tiny_setting(batch_size=128), model=MODELS["vgg-bn"]), LARGE),
         (dataclasses.replace(tiny_setting(batch_size=128), model=MODELS["resnet-bn"]), LARGE),
         (BASE.with_recipe(precision="bfloat16"), DATA),
         (BASE, Dataset({"ids": DATA.inputs}, DATA.targets)),
     ],
-    ids=["wide", "large convolutions", "large convolutions of a resnet", "bfloat16", "a dict of inputs"],
+    ids=["wide", "wider", "large convolutions", "large convolutions of a resnet", "bfloat16", "a dict of inputs"],
 )
 def test_what_is_not_worth_it_is_trained_alone(setting: Setting, data: Dataset) -> None:
     assert most_together(setting, data) == 1

@@ -15,7 +15,7 @@ from mli_check.settings import DataSetting, Setting
 from mli_check.training.batches import as_seen, weights_dtype
 from mli_check.training.fit import network
 
-MOST = 256  # of one ensemble, each of whose members holds a lock while it is trained
+MOST = 128  # of one ensemble, each of whose members holds a lock file open: some systems allow 256 in all
 LEAST = 4  # fewer gain nothing: the overhead of vmap takes what they save
 # On a CPU an ensemble saves the overhead of small operations; it loses where its tensors no longer fit the caches.
 STACKED_PARAMETERS = 3_200_000  # of all members together
