@@ -101,8 +101,7 @@ class _Work:
         except torch.OutOfMemoryError:
             if len(settings) == 1:
                 raise
-            fits = []
-        if fits:
+        else:
             self._done = before
             self._advance(sum(setting.recipe.epochs for setting in settings))
             yield from ((setting, result, settings) for setting, result in zip(settings, fits, strict=True))

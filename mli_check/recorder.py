@@ -6,14 +6,14 @@ any moment leaves a readable recording, marked unfinished, of all that was saved
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +24,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mli_check import __version__
+from mli_check import __version__, durable
 from mli_check.errors import OptionError, StoreError
-from mli_check.locations import STORE_VARIABLE
 from mli_check.recordable import (
     checked_checkpoints,
     checked_loss,
@@ -87,6 +86,7 @@ class Recorder:
         self._loss: Any = None
         self._began = time.monotonic()
         self._manifest = self._first_manifest()
+        self._note_settings()
         init = state_bytes(self._model)
         self._lock = self._locked()
         try:
@@ -197,7 +197,7 @@ class Recorder:
             if self.folder.exists():
                 os.rename(self.folder, old)
             os.rename(new, self.folder)
-            _sync(self.folder.parent)
+            durable.sync(self.folder.parent)
             shutil.rmtree(old, ignore_errors=True)
 
     def _save(self, file: str) -> None:
@@ -208,11 +208,11 @@ class Recorder:
         now, seconds = datetime.now(UTC).isoformat(timespec="seconds"), round(time.monotonic() - self._began, 3)
         self._manifest |= {"iterations": self.iterations, "updated": now, "seconds": seconds}
         with self._writing():
-            _replace(self.folder / MANIFEST, signed(self._manifest))
+            durable.replace(self.folder / MANIFEST, signed(self._manifest))
 
     def _put(self, folder: Path, file: str, content: bytes) -> None:
         """Write a file of the recording; the manifest is to have the checksum of every state."""
-        _replace(folder / file, content)
+        durable.replace(folder / file, content)
         if file != MANIFEST:
             self._manifest["checksums"][file] = hashlib.sha256(content).hexdigest()
 
@@ -225,7 +225,6 @@ class Recorder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         inner = unwrapped(self._model)
         versions = {"mli_check": __version__, "torch": torch.__version__, "python": platform.python_version()}
-        settings = [settings_of(optimizer) for optimizer in self._optimizers]
         return {
             "format": FORMAT,
             "name": self.name,
@@ -238,21 +237,14 @@ class Recorder:
             "threads": torch.get_num_threads(),
             "versions": versions,
             "model": {"class": class_of(inner), "repr": repr(inner)[:LONGEST_REPR]},
-            "optimizer": [{"iteration": 0, "optimizers": settings}] if settings else [],
+            "optimizer": [],
             "history": [],
             "checkpoints": [],
             "checksums": {},
         }
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"cannot write the recording {self.name!r} to the store {self._root}: {error.strerror or error}; free "
-                f"space there, or name another folder with store= or {STORE_VARIABLE}"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return durable.writing(f"the recording {self.name!r} to the store {self._root}", "store=")
 
 
 def _taken(folder: Path) -> str:
@@ -266,22 +258,3 @@ def _taken(folder: Path) -> str:
         f"there is a recording {folder.name!r} already ({what}) in {folder.parent}; choose another name, or pass "
         "overwrite=True to lose it"
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file to a temporary name beside it, fsync it, and rename it into its place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

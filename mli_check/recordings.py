@@ -16,6 +16,7 @@ import safetensors.torch
 from torch import Tensor
 
 from mli_check.errors import OptionError, StoreError
+from mli_check.locations import store_root
 from mli_check.run_files import CHECKPOINTS, FINAL, INIT, MANIFEST, signed
 from mli_check.runs import Listed, Store
 
@@ -41,7 +42,7 @@ def checkpoint_file(iteration: int) -> str:
 
 def root_of(store: Store | str | Path | None) -> Path:
     """The root of a store given as a Store, a folder or None (the default store)."""
-    return store.root if isinstance(store, Store) else Store(store).root
+    return store.root if isinstance(store, Store) else store_root(store)
 
 
 class Checkpoints(Mapping[int, dict[str, Tensor]]):

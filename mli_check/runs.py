@@ -25,9 +25,10 @@ import safetensors.torch
 from filelock import FileLock
 from torch import Tensor
 
+from mli_check import durable
 from mli_check.data import Dataset
 from mli_check.errors import DamagedRunWarning, OptionError, StoreError
-from mli_check.locations import CURVES, STORE_VARIABLE, code_fingerprint, store_root
+from mli_check.locations import CURVES, code_fingerprint, store_root
 from mli_check.progress import Progress
 from mli_check.run_files import CHECKPOINTS, FINAL, HISTORY, INIT, MANIFEST, SETTINGS, contents, signed
 from mli_check.settings import TRAINING_VERSION, Setting, from_json
@@ -152,12 +153,12 @@ class Store:
                 if folder == temporary or result.checkpoints:
                     folder.mkdir(parents=True)
             for name, content in files.items():
-                _write(temporary / name, content)
+                durable.write(temporary / name, content)
             for folder in {(temporary / name).parent for name in files}:
-                _sync(folder)
+                durable.sync(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(temporary, target)
-            _sync(target.parent)
+            durable.sync(target.parent)
         return target
 
     def runs(self) -> list[Listed]:
@@ -259,35 +260,13 @@ class Store:
             stacklevel=stacklevel,
         )
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to the store {self.root}: {error.strerror or error}; free space there, or name another "
-                f"folder with --store or {STORE_VARIABLE}"
-            ) from error
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return durable.writing(f"to the store {self.root}", "--store")
 
 
 def train(setting: Setting, store: Store | None = None, progress: Progress | None = None) -> Run:
     """The trained network of `setting`, from the store if it was trained before."""
     return (store or Store()).train(setting, progress=progress)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size(folder: Path) -> int:

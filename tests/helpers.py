@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +57,14 @@ def images(count: int, *, classes: int = 10, side: int = 8, seed: int = 0) -> Da
     targets = torch.randint(classes, (count,), generator=generator)
     targets[: min(classes, count)] = torch.arange(min(classes, count))
     return Dataset(inputs, targets, "random images")
+
+
+def assert_equal_states(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert list(first) == sorted(second)
+    assert all(torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype for name in first)
+
+
+def script_environment() -> dict[str, str]:
+    """With the helpers importable."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from helpers import tiny_setting
 
-from mli_check import runs
+from mli_check import durable, runs
 from mli_check.errors import DamagedRunWarning
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Mortal:
         self.folder, self.last, self.changes = str(folder), last, []
         sync = os.fsync
         os.fsync = lambda descriptor: (self.change("fsync"), sync(descriptor))
-        runs.open = lambda path, mode: TornFile(path, mode, self)
+        durable.open = lambda path, mode: TornFile(path, mode, self)
         sys.addaudithook(self.audit)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:

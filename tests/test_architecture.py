@@ -28,6 +28,7 @@ HOUSE = (
     "subjects",
     "catalogue",
     "locations",
+    "durable",
     "data",
     "models",
     "training",

@@ -188,6 +188,25 @@ def test_what_is_not_worth_it_is_trained_alone(setting: Setting, data: Dataset) 
     assert groups(wanted, lambda _: data) == [[one] for one in wanted]
 
 
+@pytest.mark.parametrize(
+    ("model", "shape", "stacked"),
+    [
+        (ModelSetting(name="fcn", hidden=(64,)), (1, 8, 8), True),
+        (ModelSetting(name="fcn", hidden=(256,)), (1, 28, 28), True),
+        (ModelSetting(name="fcn", hidden=(1024,)), (1, 28, 28), False),
+        (ModelSetting(name="vgg", variant="tiny"), (1, 8, 8), True),
+        (ModelSetting(name="vgg", variant="tiny"), (3, 32, 32), False),
+        (ModelSetting(name="vgg", variant="8"), (3, 32, 32), False),
+    ],
+)
+def test_networks_are_stacked_on_a_cpu_where_they_stay_in_the_cache(
+    model: ModelSetting, shape: tuple[int, ...], stacked: bool
+) -> None:
+    setting = dataclasses.replace(tiny_setting(batch_size=50), model=model)
+    data = Dataset(torch.zeros(100, *shape), torch.arange(100) % 10)
+    assert (most_together(setting, data) > 1) is stacked
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_how_many_is_repeatable_and_draws_nothing_from_the_global_generator(model: str) -> None:
     setting = setting_of(model)

@@ -23,9 +23,9 @@ import pytest
 import safetensors.torch
 import torch
 from filelock import FileLock
-from helpers import tiny_setting
+from helpers import assert_equal_states, script_environment, tiny_setting
 
-from mli_check import run_files, runs
+from mli_check import durable, run_files, runs
 from mli_check.errors import DamagedRunWarning, StoreError
 from mli_check.runs import MANIFEST, Run, Store
 from mli_check.settings import TRAINING_VERSION, Setting
@@ -35,7 +35,6 @@ from mli_check.training.sets import training_data
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import Tensor
 
 SETTING = tiny_setting(checkpoints=(2, 5))
 OTHER = SETTING.with_seeds(1)
@@ -94,20 +93,9 @@ def rewrite_manifest(folder: Path, **entries: object) -> None:
     (folder / MANIFEST).write_bytes(run_files.signed(manifest | entries))
 
 
-def assert_equal_states(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert list(first) == sorted(second)
-    assert all(torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype for name in first)
-
-
 def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=script_environment(), check=False)
-
-
-def script_environment() -> dict[str, str]:
-    """With the helpers importable."""
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 # What is kept
@@ -419,7 +407,7 @@ def test_a_manifest_of_another_shape_is_damage(store: Store, manifest: str) -> N
 RACE = """
 import os, sys, time
 from pathlib import Path
-from helpers import tiny_setting
+from helpers import assert_equal_states, script_environment, tiny_setting
 from mli_check import runs
 from mli_check.training.fit import fit
 from mli_check.training.sets import training_data
@@ -548,7 +536,7 @@ def test_data_that_cannot_be_read_are_not_blamed_on_the_store(empty: Store, monk
 def observe(monkeypatch: pytest.MonkeyPatch, look: Callable[[str], None]) -> None:
     """Call `look` with the change's name after each change that a store makes to the file system."""
     for module, name in (
-        (runs, "_write"),
+        (durable, "write"),
         (os, "mkdir"),
         (os, "fsync"),
         (os, "rename"),
@@ -579,7 +567,7 @@ def test_a_reader_sees_no_run_before_the_rename_and_the_whole_run_after_it(
         observe(patched, look)
         empty.train(SETTING)
     published = [change for change, _, _ in seen].index("rename")
-    assert [change for change, _, _ in seen].count("_write") == len(FILES)
+    assert [change for change, _, _ in seen].count("write") == len(FILES)
     assert all((found, listed) == (False, 0) for _, found, listed in seen[:published])
     assert all((found, listed) == (True, 1) for _, found, listed in seen[published:])
 
@@ -756,7 +744,7 @@ def test_prune_in_the_middle_of_a_training_does_not_disturb_it(
     empty: Store, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pruned = []
-    observe(monkeypatch, lambda change: change == "_write" and pruned.extend(Store(empty.root).prune(everything=True)))
+    observe(monkeypatch, lambda change: change == "write" and pruned.extend(Store(empty.root).prune(everything=True)))
     run = empty.train(SETTING)
     assert pruned == []
     assert without_manifest(run.folder) == without_manifest(trained.folder)
@@ -802,7 +790,7 @@ class FailingDisk:
             return real_open(path, flags, *rest, **options)
 
         monkeypatch.setattr(os, "open", open_descriptor)
-        monkeypatch.setattr(runs, "open", self.open_file, raising=False)
+        monkeypatch.setattr(durable, "open", self.open_file, raising=False)
         for name in ("mkdir", "fsync", "rename", "unlink", "rmdir"):
             monkeypatch.setattr(os, name, self.failing(getattr(os, name)))
 
@@ -903,7 +891,7 @@ def test_a_disk_that_fails_while_a_damaged_run_is_replaced_loses_neither(tmp_pat
 
 LIMITED = """
 import resource, sys
-from helpers import tiny_setting
+from helpers import assert_equal_states, script_environment, tiny_setting
 from mli_check.runs import Store
 
 setting = tiny_setting(checkpoints=(2, 5))
@@ -931,7 +919,7 @@ def test_a_write_that_the_system_cuts_short_is_a_store_error_and_training_works_
 
 READ_ONLY = """
 import sys
-from helpers import tiny_setting
+from helpers import assert_equal_states, script_environment, tiny_setting
 from mli_check.errors import StoreError
 from mli_check.runs import Store
 
@@ -1051,7 +1039,7 @@ def test_a_store_that_cannot_be_looked_into_is_a_store_error(store: Store, monke
 
 
 def test_a_run_that_cannot_be_read_back_is_a_store_error(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = runs._write
-    monkeypatch.setattr(runs, "_write", lambda path, content: write(path, content[:-1]))
+    write = durable.write
+    monkeypatch.setattr(durable, "write", lambda path, content: write(path, content[:-1]))
     with pytest.raises(StoreError, match="cannot be read back"):
         empty.train(SETTING)

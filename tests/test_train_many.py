@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,20 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from filelock import FileLock
-from helpers import images, tiny_setting
-from hypothesis import given
-from hypothesis import strategies as st
+from helpers import images, script_environment, tiny_setting
 
 from mli_check import many
-from mli_check.data import Dataset
 from mli_check.errors import DamagedRunWarning, OptionError, UnknownNameError
 from mli_check.many import train_many
 from mli_check.runs import FINAL, Store
 from mli_check.settings import ModelSetting
-from mli_check.training import grouping
 from mli_check.training.ensemble import fit_together
 from mli_check.training.fit import fit
-from mli_check.training.grouping import LEAST, groups, kind_of, most_together
 from mli_check.training.sets import training_data
 
 if TYPE_CHECKING:
@@ -199,56 +193,6 @@ def test_a_single_network_that_does_not_fit_raises(store: Store, monkeypatch: py
     assert_clean(store)
 
 
-# Grouping
-
-
-@given(st.lists(st.sampled_from([*SIX, *OTHERS, *(s.with_recipe(epochs=3) for s in SIX)]), unique=True), st.data())
-def test_every_setting_is_in_one_group_of_its_kind(wanted: list[Setting], drawing: st.DataObject) -> None:
-    most = drawing.draw(st.sampled_from([1, 8, 9, 12]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grouping, "most_together", lambda setting, data: most)
-        found = groups(wanted, training_data)
-    assert sorted(s.digest for group in found for s in group) == sorted(s.digest for s in wanted)
-    assert all(len({kind_of(s) for s in group}) == 1 for group in found)
-    for size in map(len, found):
-        assert size == 1 or LEAST <= size <= most
-
-
-@pytest.mark.parametrize("count", range(LEAST, 60, 5))
-def test_groups_of_one_kind_are_even(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping, "most_together", lambda setting, data: 9)
-    sizes = [len(group) for group in groups([SETTING.with_seeds(seed) for seed in range(count)], training_data)]
-    assert max(sizes) - min(sizes) <= 1
-    assert sum(sizes) == count
-
-
-@pytest.mark.parametrize(
-    ("model", "shape", "stacked"),
-    [
-        (ModelSetting(name="fcn", hidden=(64,)), (1, 8, 8), True),
-        (ModelSetting(name="fcn", hidden=(256,)), (1, 28, 28), True),
-        (ModelSetting(name="fcn", hidden=(1024,)), (1, 28, 28), False),
-        (ModelSetting(name="vgg", variant="tiny"), (1, 8, 8), True),
-        (ModelSetting(name="vgg", variant="tiny"), (3, 32, 32), False),
-        (ModelSetting(name="vgg", variant="8"), (3, 32, 32), False),
-    ],
-)
-def test_networks_are_stacked_on_a_cpu_where_they_stay_in_the_cache(
-    model: ModelSetting, shape: tuple[int, ...], stacked: bool
-) -> None:
-    setting = dataclasses.replace(tiny_setting(batch_size=50), model=model)
-    data = Dataset(torch.zeros(100, *shape), torch.arange(100) % 10)
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    assert (most_together(setting, data) > 1) is stacked
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_bfloat16_and_dicts_of_inputs_are_not_stacked() -> None:
-    assert most_together(SETTING.with_recipe(precision="bfloat16"), training_data(SETTING)) == 1
-    assert most_together(SETTING, Dataset({"x": torch.zeros(9, 64)}, torch.arange(9))) == 1
-
-
 # Kills, and other processes
 
 SCRIPT = """
@@ -272,10 +216,8 @@ print(json.dumps(written))
 
 
 def start(store: Store, order: list[int], die_after: int = -1) -> subprocess.Popen[str]:
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     words = [sys.executable, "-c", SCRIPT, str(store.root), json.dumps(order), str(die_after)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, env=script_environment(), stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")

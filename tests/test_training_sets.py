@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from helpers import assert_equal_states
 
 from mli_check import data as datasets
 from mli_check.data import Dataset, Normalisation, load_dataset
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-
-
-def assert_equal_states(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert list(first) == sorted(second)
-    assert all(torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype for name in first)
 
 
 @pytest.fixture
