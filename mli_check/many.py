@@ -16,9 +16,9 @@ from mli_check.data import Dataset
 from mli_check.errors import OptionError
 from mli_check.progress import Progress
 from mli_check.runs import Run, Store
-from mli_check.settings import DataSetting, Setting
+from mli_check.settings import DataSetting, ModelSetting, Setting
 from mli_check.training.ensemble import fit_together
-from mli_check.training.fit import Fit, check, fit
+from mli_check.training.fit import Fit, check, fit, network
 from mli_check.training.grouping import groups
 from mli_check.training.sets import examples, targeted
 
@@ -35,8 +35,9 @@ def train_many(
 
     They are trained on the training sets that they name, on `device`, or on `data` where it lies, which then is the
     one that all of them name. Networks are stored as soon as they are trained. Two processes that ask for the same ones
-    train them once. `progress(done, total)` counts epochs of networks. Raises OptionError for settings that do not fit
-    their data, before any network is trained, and StoreError if the store cannot be written.
+    train them once. `progress(done, total)` counts epochs of networks. Raises OptionError or UnknownNameError for
+    settings whose network cannot be built for their data or trained on them, before any network is trained, and
+    StoreError if the store cannot be written.
     """
     wanted = list(settings)
     found = {setting.digest: setting for setting in wanted}
@@ -57,17 +58,22 @@ class _Work:
 
     def __init__(self, store: Store, sets: _TrainingSets, progress: Progress | None, total: int) -> None:
         self.store, self.sets = store, sets
-        self.total, self._done = total, 0
+        self.total, self._done, self._told = total, 0, 0
         self._progress = progress
 
     def check(self, settings: Sequence[Setting]) -> None:
-        """Raise OptionError for a setting that does not fit its data, before any is trained."""
+        """Raise for a setting that does not fit its data, before any is trained: one network a model is built."""
+        built = set[tuple[ModelSetting, DataSetting, bool]]()
         for setting in settings:
-            data = self.sets.of(setting)
+            data, model = self.sets.of(setting), (setting.model, setting.data, setting.reconstructs)
             try:
                 check(setting, data)
+                if model not in built:
+                    network(setting, data)
             except OptionError as error:
-                raise OptionError(f"{setting.summary}: {error}") from error
+                error.args = (f"{setting.summary}: {error}",)
+                raise
+            built.add(model)
 
     def train(self, group: Sequence[Setting]) -> dict[str, Run]:
         """Train and store those of a group that nobody has stored by now; the runs of all, by digest."""
@@ -123,7 +129,8 @@ class _Work:
 
     def _advance(self, epochs: int) -> None:
         self._done += epochs
-        if self._progress is not None and epochs:
+        if self._progress is not None and self._done > self._told:  # less is done after memory ran out
+            self._told = self._done
             self._progress(self._done, self.total)
 
 

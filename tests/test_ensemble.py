@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mli_check.data import Dataset
 
 CONNECTED = [name for name in MODELS if name.startswith("fcn")]
+ADAPTIVE = ("adam", "rmsprop")  # their recipes begin so
 CONVOLVING = [name for name in MODELS if name not in (*CONNECTED, "autoencoder")]
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
@@ -35,23 +37,37 @@ def digits() -> Dataset:
 # A member is the network trained alone
 
 
-@every_recipe
-@pytest.mark.parametrize("model", CONNECTED)
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        (model, recipe)
+        for model, recipe in itertools.product(CONNECTED, RECIPES)
+        if not (MODELS[model].batch_norm and recipe.startswith(ADAPTIVE))
+    ],
+)
 def test_a_member_is_the_network_trained_alone(model: str, recipe: str, digits: Dataset) -> None:
     wanted = [setting_of(model, seed, checkpoints=(1, 4), **RECIPES[recipe]) for seed in range(5)]
     assert_each_agrees(wanted, [digits] * 5, 1e-5)
 
 
 @every_recipe
-@pytest.mark.parametrize("model", CONVOLVING)
-def test_a_convolutional_member_in_double_precision_is_the_network_trained_alone(
-    model: str, recipe: str, digits: Dataset
-) -> None:
-    """In float32 a CPU sums grouped convolutions in another order: Adam and RMSprop then step by the sign of rounding
-    where a gradient is zero but for it, as that of a bias before BN; in float64 the order is the same.
+@pytest.mark.parametrize("model", [*CONNECTED, *CONVOLVING])
+def test_a_member_in_double_precision_is_the_network_trained_alone(model: str, recipe: str, digits: Dataset) -> None:
+    """Sums of many members may have another order. Where a gradient is zero but for rounding, as that of a bias before
+    BN, Adam and RMSprop divide it by itself, or by 1e-8 where that is more: in float64 little comes of it.
     """
     wanted = [setting_of(model, seed, precision="float64", **RECIPES[recipe]) for seed in range(4)]
-    assert_each_agrees(wanted, [digits] * 4, 1e-12)
+    assert_each_agrees(wanted, [digits] * 4, 1e-7 if recipe.startswith(ADAPTIVE) else 1e-12)
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith(ADAPTIVE)])
+@pytest.mark.parametrize("model", [name for name in [*CONNECTED, *CONVOLVING] if MODELS[name].batch_norm])
+def test_where_rounding_steers_weights_that_do_not_matter_the_first_epoch_has_the_same_loss(
+    model: str, recipe: str, digits: Dataset
+) -> None:
+    wanted = [setting_of(model, seed, **RECIPES[recipe]) for seed in range(4)]
+    for setting, found in zip(wanted, fit_together(wanted, [digits] * 4), strict=True):
+        assert found.history[0]["train_loss"] == pytest.approx(fit(setting, digits).history[0]["train_loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize("fault", ["no momentum", "shared statistics", "one order"])
@@ -92,6 +108,18 @@ def test_a_neighbour_that_is_no_longer_finite_changes_no_bit(model: str, place: 
 def test_checkpoints_beyond_the_end_are_refused(digits: Dataset) -> None:
     with pytest.raises(OptionError, match="beyond the last iteration"):
         fit_together([setting_of("fcn"), setting_of("fcn", 1, checkpoints=(99,))], [digits] * 2)
+
+
+def test_other_inputs_than_the_firsts_are_refused(digits: Dataset) -> None:
+    copied = dataclasses.replace(digits, inputs=digits.inputs.clone())  # type: ignore[union-attr]
+    with pytest.raises(OptionError, match="must share their inputs"):
+        fit_together([setting_of("fcn"), setting_of("fcn", 1)], [digits, copied])
+
+
+@pytest.mark.parametrize(("settings", "datasets"), [(0, 0), (2, 1), (1, 2)])
+def test_no_settings_or_another_number_of_datasets_is_refused(settings: int, datasets: int, digits: Dataset) -> None:
+    with pytest.raises(OptionError, match=f"got {settings} settings and {datasets} datasets"):
+        fit_together([setting_of("fcn", seed) for seed in range(settings)], [digits] * datasets)
 
 
 # Verdicts

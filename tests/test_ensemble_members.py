@@ -66,14 +66,15 @@ def test_one_ensemble_holds_every_optimiser(model: str, digits: Dataset) -> None
         for seed in range(2)
         for recipe in RECIPES.values()
     ]
-    assert_each_agrees(wanted, [digits] * len(wanted), 1e-9)  # a zero gradient's rounding is divided by 1e-8
+    assert_each_agrees(wanted, [digits] * len(wanted), 1e-7)  # a zero gradient's rounding is divided by 1e-8
 
 
 @pytest.mark.parametrize("model", CONVOLVING)
 def test_the_first_epoch_of_convolutions_by_sgd_agrees_in_single_precision(model: str, digits: Dataset) -> None:
     recipes = [RECIPES[name] for name in ("sgd", "momentum", "weight decay")]
     wanted = [setting_of(model, seed, checkpoints=(1, 3), **recipe) for seed in range(2) for recipe in recipes]
-    assert_each_agrees(wanted, [digits] * len(wanted), 1e-5)
+    deep = model == "resnet-bn"  # whose nine layers with BN make a thousand times as much of rounding within 5 steps
+    assert_each_agrees(wanted, [digits] * len(wanted), 1e-3 if deep else 1e-5)
 
 
 @st.composite

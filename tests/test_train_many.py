@@ -17,6 +17,7 @@ from filelock import FileLock
 from helpers import images, script_environment, tiny_setting
 
 from mli_check import many
+from mli_check.data import Dataset
 from mli_check.errors import DamagedRunWarning, OptionError, UnknownNameError
 from mli_check.many import train_many
 from mli_check.runs import FINAL, Store
@@ -73,8 +74,7 @@ def test_runs_come_in_the_order_of_the_settings_each_trained_once(store: Store, 
     assert [run.setting for run in runs] == wanted
     assert trained == [[SIX[3], SIX[0], SIX[1], SIX[2], SIX[4], SIX[5]], [OTHERS[0]], [OTHERS[1]]]
     for run in runs:
-        alone = fit(run.setting, training_data(run.setting))
-        assert all(torch.equal(run.final[name], tensor) for name, tensor in alone.final.items())
+        torch.testing.assert_close(run.final, fit(run.setting, training_data(run.setting)).final)
     assert_clean(store)
 
 
@@ -113,15 +113,14 @@ def test_random_labels_share_their_inputs_and_are_trained_at_once(store: Store, 
         dataclasses.replace(s, data=dataclasses.replace(s.data, label_noise=0.1 * seed)) for seed, s in enumerate(SIX)
     ]
     for run in train_many(noisy, store):
-        alone = fit(run.setting, training_data(run.setting))
-        assert all(torch.equal(run.final[name], tensor) for name, tensor in alone.final.items())
+        torch.testing.assert_close(run.final, fit(run.setting, training_data(run.setting)).final)
     assert len(trained) == 1
 
 
 def test_data_given_are_trained_on(store: Store) -> None:
     data = images(60)
     for run in train_many(SIX, store, data=data):
-        assert all(torch.equal(run.final[name], tensor) for name, tensor in fit(run.setting, data).final.items())
+        torch.testing.assert_close(run.final, fit(run.setting, data).final)
 
 
 def test_progress_counts_the_epochs_of_missing_networks(store: Store) -> None:
@@ -154,6 +153,31 @@ def test_a_setting_that_does_not_fit_is_named_before_any_is_trained(store: Store
     assert_clean(store)
 
 
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        pytest.param(ModelSetting(name="vgg", variant="huge"), UnknownNameError, id="unknown variant"),
+        pytest.param(ModelSetting(name="vgg", variant="16"), OptionError, id="images too small"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_named_before_any_is_trained(
+    model: ModelSetting, error: type[OptionError], store: Store, trained: list[list[Setting]]
+) -> None:
+    with pytest.raises(error, match=f"^{model.name} .*seeds 3/3: "):
+        train_many([*SIX, dataclasses.replace(SIX[3], model=model)], store)
+    assert trained == []
+    assert_clean(store)
+
+
+def test_vectors_that_should_be_cropped_are_refused_before_any_is_trained(
+    store: Store, trained: list[list[Setting]]
+) -> None:
+    cropped = SIX[3].with_recipe(augmentation="crop")
+    with pytest.raises(OptionError, match=r"seeds 3/3: recipe.augmentation='crop' crops images .* shape \(64,\)"):
+        train_many([*SIX, cropped], store, data=Dataset(torch.randn(60, 64), torch.arange(60) % 10))
+    assert trained == []
+
+
 def test_what_was_trained_before_an_error_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "fit", lambda *_: pytest.fail("planted"))
     with pytest.raises(pytest.fail.Exception, match="planted"):
@@ -180,6 +204,21 @@ def test_out_of_memory_halves_the_ensemble(
     assert trained == [[SIX[0]], SIX[1:3], [SIX[3]], SIX[4:]]
     assert told == sorted(told)
     assert told[-1] == 12
+
+
+def test_progress_does_not_go_back_when_memory_runs_out_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = many.fit_together
+
+    def late(settings: list[Setting], data: Any, progress: Any) -> Any:
+        if len(settings) > 3:
+            progress(1, 2)
+            raise torch.OutOfMemoryError("planted")
+        return together(settings, data, progress)
+
+    monkeypatch.setattr(many, "fit_together", late)
+    told: list[int] = []
+    train_many(SIX, store, lambda done, total: told.append(done))
+    assert told == [6, 9, 12]
 
 
 def test_a_single_network_that_does_not_fit_raises(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

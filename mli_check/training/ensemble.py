@@ -36,28 +36,34 @@ _Updated: TypeAlias = tuple[slice, torch.optim.Optimizer]  # rows of a stack, an
 def fit_together(settings: Sequence[Setting], data: Sequence[Dataset], progress: Progress | None = None) -> list[Fit]:
     """The networks of `settings` of one kind (`grouping.kind_of`), trained at once, in their order.
 
-    `data` has one dataset a setting, on one device, with the same inputs; targets may differ. `progress(done, total)`
-    is called after each epoch. `seconds` of a member is its share of the whole. Raises OptionError where the settings
-    are of several kinds, and for what `fit` refuses.
+    `data` has one dataset a setting, whose inputs must be one and the same tensor; targets may differ.
+    `progress(done, total)` is called after each epoch. `seconds` of a member is its share of the whole. Raises
+    OptionError for no settings, for settings of several kinds, for other inputs, and for what `fit` refuses.
     """
     started = time.perf_counter()
+    if not settings or len(settings) != len(data):
+        raise OptionError(
+            f"expected at least one setting and as many datasets, got {len(settings)} settings and {len(data)} datasets"
+        )
     for setting, its in zip(settings, data, strict=True):
         check(setting, its)
+        if its.inputs is not data[0].inputs:
+            raise OptionError(
+                f"networks that are trained at once must share their inputs, and datasets {data[0].name!r} and "
+                f"{its.name!r} hold two tensors; make the others with `Dataset.with_random_labels`, or train them apart"
+            )
     if len({kind_of(setting) for setting in settings}) != 1:
         raise OptionError(
             "networks that are trained at once must differ only in seeds, init, optimiser, learning rate, schedule, "
             "momentum, weight decay, checkpoints and random labels; train the others apart"
         )
-    order = sorted(range(len(settings)), key=lambda member: _update(settings[member].recipe))
-    training = _Ensemble([settings[member] for member in order], [data[member] for member in order])
+    training = _Ensemble(settings, data)
     training.run(progress)
-    seconds = (time.perf_counter() - started) / len(settings)
-    fits = training.fits(seconds)
-    return [fits[order.index(member)] for member in range(len(settings))]
+    return training.fits(seconds=(time.perf_counter() - started) / len(settings))
 
 
 def _update(recipe: Recipe) -> tuple[Any, ...]:
-    """What the optimiser's step depends on: members that agree in it are updated by one optimiser."""
+    """What the optimiser's step depends on: neighbours in the stack that agree in it are updated by one optimiser."""
     return recipe.optimiser, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.milestones, recipe.gamma
 
 
@@ -129,7 +135,7 @@ class _Member:
 
 
 class _Ensemble:
-    """Members on their way, in the order in which their optimisers take them."""
+    """Members on their way. Each keeps its place in the stack, on which some processors' rounding depends."""
 
     def __init__(self, settings: Sequence[Setting], data: Sequence[Dataset]) -> None:
         self._recipe = settings[0].recipe  # what members share is read from it

@@ -148,6 +148,11 @@ def check(setting: Setting, data: Dataset) -> None:
         raise OptionError(
             f"an autoencoder learns its inputs, and dataset {data.name!r} has classes as targets; pass Dataset(x, x)"
         )
+    if recipe.augmentation and len(data.example_shape) != 3:
+        raise OptionError(
+            f"recipe.augmentation={recipe.augmentation!r} crops images (channels, height, width), and examples of "
+            f"dataset {data.name!r} have shape {data.example_shape}; leave recipe.augmentation out"
+        )
     steps = -(-count // recipe.batch_size) * recipe.epochs
     late = [step for step in recipe.checkpoints if step > steps]
     if late:

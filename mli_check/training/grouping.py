@@ -41,7 +41,7 @@ def kind_of(setting: Setting) -> Hashable:
 def groups(settings: Sequence[Setting], data_of: Callable[[Setting], Dataset]) -> list[list[Setting]]:
     """The settings in groups to be trained at once, those of one for which that does not pay.
 
-    Groups are even, and follow each other as their first settings do.
+    Groups are even; kinds follow each other as their first settings do, and a kind's settings stay in their order.
     """
     kinds: dict[Hashable, list[Setting]] = {}
     for setting in settings:
