@@ -38,6 +38,7 @@ _HOME = {
     "load_dataset": "data",
     "load_recording": "recordings",
     "load_state": "states",
+    "noise": "noises",
     "nsi": "symmetry.rescale",
     "register_rule": "symmetry.call",
     "rsi": "symmetry.rescale",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from mli_check.evaluation.front import evaluate as evaluate
     from mli_check.evaluation.front import evaluate_many as evaluate_many
     from mli_check.many import train_many as train_many
+    from mli_check.noises import noise as noise
     from mli_check.paths import LinearPath as LinearPath
     from mli_check.paths import Plane as Plane
     from mli_check.paths import RectifiedPath as RectifiedPath

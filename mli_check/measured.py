@@ -1,4 +1,4 @@
-"""Curves that were measured before, kept beside the trained runs: what is asked for is measured once, then read.
+"""Curves and surfaces that were measured before, kept beside the runs: what is asked for is measured once, then read.
 
 A curve is addressed by everything that its figures follow from: the states, the data, the options, the code of this
 package, torch, the device and its threads. So what is read is what would be measured. Folders of other code are
@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mli_check.curves import Curve, Outcomes, Record
+from mli_check.curves import Curve, Outcomes, Record, Surface
 from mli_check.errors import DamagedRunWarning
 from mli_check.locations import CURVES, code_fingerprint
 
 ARRAYS = ("alphas", "loss", "error", "balanced_error", "classes", "losses", "logits")
+SURFACE = ("alphas", "betas", "loss", "error", "balanced_error")  # the arrays of one: no single examples
 _TIES = ("tie_points", "tie_examples", "tie_errors")
 
 
@@ -40,9 +41,9 @@ class Measured:
         self.folder = root / CURVES / code_fingerprint()
 
     def curves(
-        self, keys: Sequence[Mapping[str, Any]], measure: Callable[[list[int]], Sequence[Curve]]
-    ) -> list[Curve]:
-        """The curves of keys that json can write: read if they are kept, else measured together and kept.
+        self, keys: Sequence[Mapping[str, Any]], measure: Callable[[list[int]], Sequence[Curve | Surface]]
+    ) -> list[Any]:
+        """The curves (surfaces) of keys that json can write: read if they are kept, else measured together and kept.
 
         `measure` takes the places of the missing ones in `keys` and returns their curves. A damaged file is measured
         again, with a DamagedRunWarning; a store that cannot be written keeps nothing.
@@ -71,8 +72,8 @@ class Measured:
                 temporary.unlink()
 
 
-def _read(file: Path) -> Curve | None:
-    """The curve that is kept in a file; None where there is none or it is damaged."""
+def _read(file: Path) -> Curve | Surface | None:
+    """The curve or surface that is kept in a file; None where there is none or it is damaged."""
     try:
         return from_bytes(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -92,13 +93,14 @@ def digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**key, "where": where}, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def to_bytes(curve: Curve) -> bytes:
-    """A curve as the bytes of an .npz file without pickles; a checksum of the arrays goes with them."""
-    found = {name: getattr(curve, name) for name in ARRAYS}
+def to_bytes(curve: Curve | Surface) -> bytes:
+    """A curve or surface as the bytes of an .npz file without pickles; a checksum of the arrays goes with them."""
+    found = {name: getattr(curve, name) for name in (SURFACE if isinstance(curve, Surface) else ARRAYS)}
     arrays: dict[str, NDArray[Any]] = {name: array for name, array in found.items() if array is not None}
-    record = dataclasses.asdict(curve.record)
-    header: dict[str, Any] = {"record": record, "checkpoint": curve.checkpoint, "examples": None}
-    if curve.outcomes is not None:
+    header: dict[str, Any] = {"record": dataclasses.asdict(curve.record), "checkpoint": None, "examples": None}
+    if isinstance(curve, Curve):
+        header["checkpoint"] = curve.checkpoint
+    if isinstance(curve, Curve) and curve.outcomes is not None:
         ties = [(point, where, errors) for point, (where, errors) in sorted(curve.outcomes.ties.items())]
         header["examples"] = curve.outcomes.examples
         arrays["bits"] = curve.outcomes.bits
@@ -112,7 +114,7 @@ def to_bytes(curve: Curve) -> bytes:
     return file.getvalue()
 
 
-def from_bytes(content: bytes) -> Curve:
+def from_bytes(content: bytes) -> Curve | Surface:
     """What `to_bytes` wrote. Raises EOFError, ValueError, KeyError, TypeError or BadZipFile for anything else."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
@@ -127,6 +129,8 @@ def from_bytes(content: bytes) -> Curve:
     record = header["record"]
     shift = record["calibration_shift"]
     record |= {"notes": tuple(record["notes"]), "calibration_shift": None if shift is None else tuple(shift)}
+    if "betas" in arrays:
+        return Surface(**{name: arrays.get(name) for name in SURFACE}, record=Record(**record))  # type: ignore[arg-type]
     fields: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
     return Curve(**fields, outcomes=outcomes, record=Record(**record), checkpoint=header["checkpoint"])
 

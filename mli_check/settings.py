@@ -22,6 +22,7 @@ TRAINING_VERSION = 1  # raise it whenever the trainer would produce other weight
 
 OPTIMISERS = ("sgd", "adam", "rmsprop")
 INITIALISATIONS = ("torch", "kaiming", "xavier")
+PRETRAINED = "pretrained"  # the form of an init that is read instead of drawn
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 PRECISIONS = ("float32", "float64", "bfloat16")
 AUGMENTATIONS = ("", "crop", "crop-flip")
@@ -50,6 +51,8 @@ class DataSetting:
 class ModelSetting:
     """An architecture of `mli_check.models`: hidden widths, a named variant, BN and bias switches.
 
+    `hidden_bias` False takes the biases of all layers but the last, so that the one left is that of the logits.
+
     `init` is `torch` (each layer's own default), `kaiming` (normal, fan-in, ReLU gain) or `xavier` (normal), the latter
     two with zero biases.
     """
@@ -61,6 +64,7 @@ class ModelSetting:
     bias: bool = _absent(True)
     init: str = _absent("torch")
     activation: str = _absent("relu")
+    hidden_bias: bool = _absent(True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +133,7 @@ class Setting:
         shape = "-".join(map(str, model.hidden)) or model.variant
         parts = [f"{model.name} {shape}".strip(), "BN" if model.batch_norm else "no BN"]
         parts += [] if model.bias else ["no bias"]
+        parts += [] if model.hidden_bias else ["no hidden bias"]
         parts += [model.activation] if model.activation != "relu" else []
         parts += [f"{self.data.name}{f'[:{self.data.subset}]' if self.data.subset else ''}"]
         parts += [f"{self.data.label_noise:.4g} of labels random"] if self.data.label_noise else []

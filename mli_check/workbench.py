@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,10 @@ from mli_check.errors import OptionError
 from mli_check.evaluation.front import evaluate_many
 from mli_check.many import train_many
 from mli_check.measured import Measured
-from mli_check.paths import LinearPath, ScaledPath, grid
+from mli_check.paths import LinearPath, ScaledPath, Span, grid
 from mli_check.results import Chart, Series
 from mli_check.runs import Run, Store
-from mli_check.settings import Setting
+from mli_check.settings import PRETRAINED, Setting
 from mli_check.statistics import RiseTest
 from mli_check.subjects import Subject
 from mli_check.training.fit import network
@@ -124,14 +125,16 @@ class Workbench:
             return {n: t + NOISY[left] * noise[n] if n in noise else t for n, t in run.final.items()}
         draw = int(left.removeprefix("unrelated") or 1)
         other = setting.with_seeds(setting.recipe.init_seed + draw * UNRELATED)
+        if other.model.init == PRETRAINED:  # whose every draw would be the same weights
+            other = replace(other, model=replace(other.model, init="torch"))
         return states.clone(network(other, self.train).state_dict())
 
     def path(self, index: int, left: str) -> LinearPath | ScaledPath:
         """From the left end, `zero` or one of `left_end`, to network `index` (Tao et al. 2024, Eq. 1 to 3)."""
-        final = self._here(self.run(self.settings[index]).final)
-        return ScaledPath(final) if left == "zero" else LinearPath(self._here(self.left_end(index, left)), final)
+        final = self.here(self.run(self.settings[index]).final)
+        return ScaledPath(final) if left == "zero" else LinearPath(self.here(self.left_end(index, left)), final)
 
-    def _here(self, state: states.State) -> states.State:
+    def here(self, state: states.State) -> states.State:
         """The state on the bench's device, so that the points of a path are made there."""
         return {name: tensor.to(self._where) for name, tensor in state.items()}
 
@@ -140,7 +143,7 @@ class Workbench:
         key = left, norm_stats
         if key not in self._curves:
             paths = [self.path(index, left) for index in range(self.subject.networks)]
-            self._curves[key] = self._measure(paths, "test", norm_stats=norm_stats, points=self.subject.points)
+            self._curves[key] = self.measure(paths, norm_stats=norm_stats)
         return self._curves[key]
 
     def loss_curves(self, runs: Sequence[Run]) -> list[Curve]:
@@ -152,16 +155,18 @@ class Workbench:
 
     def losses_on_lines(self, ends: Sequence[tuple[states.State, states.State]]) -> list[Curve]:
         """Training loss over the whole training set on the straight lines between pairs of states."""
-        paths = [LinearPath(self._here(init), self._here(final)) for init, final in ends]
-        return self._measure(paths, "train", points=self.subject.points, allow_diverged=True)
+        paths = [LinearPath(self.here(init), self.here(final)) for init, final in ends]
+        return self.measure(paths, "train", allow_diverged=True)
 
-    def _measure(
-        self, paths: Sequence[LinearPath | ScaledPath], part: str, model: nn.Module | None = None, **options: Any
-    ) -> list[Curve]:
-        """The curves of paths over the test or training examples, from the store if they were measured before.
+    def measure(
+        self, paths: Sequence[Span], part: str = "test", model: nn.Module | None = None, **options: Any
+    ) -> list[Any]:
+        """The curves (of a Plane the surface) of paths over the `test` or `train` examples; options as for `evaluate`.
 
-        `model` defaults to the subject's; another one must be told from it by the names of its tensors.
+        They have the subject's points unless the options say otherwise, and come from the store if they were measured
+        before. `model` defaults to the subject's; another one must be told from it by the names of its tensors.
         """
+        options = {"points": self.subject.points} | options
         data: Dataset = getattr(self, part)
         calibrates = options.get("norm_stats") in (None, "recalibrate")
         shared = {
@@ -174,7 +179,7 @@ class Workbench:
         keys = [
             shared
             | {
-                "path": [type(path).__name__, dict(path.exponents), getattr(path, "still", [])],
+                "path": [type(path).__name__, getattr(path, "exponents", {}), getattr(path, "still", [])],
                 "basis": [states.digest(state) for state in path.basis],
             }
             for path in paths
@@ -213,15 +218,15 @@ class Workbench:
         """
         key = (states.digest(path.final), tuple(sorted(path.exponents.items())), eta_follows)
         if key not in self._scaled_curves:
-            model, final, exponents = self.model, self._here(path.final), dict(path.exponents)
+            model, final, exponents = self.model, self.here(path.final), dict(path.exponents)
             if eta_follows:
                 model = with_eta_as_tensor(self.model)
-                final = self._here(model.state_dict() | dict(final))
+                final = self.here(model.state_dict() | dict(final))
                 factors = {name: 2.0 ** exponents.get(name, 1.0) for name in self.symmetries.tensors}
                 followed = self.symmetries.eta_factors(factors)
                 exponents |= {f"{module}.{ETA}": math.log2(factor) for module, factor in followed.items()}
             path = ScaledPath(final, exponents=exponents)
-            (self._scaled_curves[key],) = self._measure([path], "test", model, alphas=SCALES, keep="logits")
+            (self._scaled_curves[key],) = self.measure([path], "test", model, alphas=SCALES, keep="logits")
         return self._scaled_curves[key]
 
     def constancy(self, path: ScaledPath, curve: Curve) -> Constancy:

@@ -39,6 +39,7 @@ HOUSE = (
     "recorder",
     "callbacks",
     "many",
+    "noises",
     "symmetry",
     "strategies",
     "paths",

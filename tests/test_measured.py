@@ -12,10 +12,11 @@ from helpers import images, random_state
 from torch import nn
 
 from mli_check import locations, measured
+from mli_check.curves import Surface
 from mli_check.errors import DamagedRunWarning
 from mli_check.evaluation.front import evaluate
 from mli_check.measured import Measured, digest, from_bytes, to_bytes
-from mli_check.paths import LinearPath, ScaledPath
+from mli_check.paths import LinearPath, Plane, ScaledPath
 from mli_check.runs import Store
 from mli_check.subjects import find
 from mli_check.workbench import Workbench
@@ -51,6 +52,23 @@ def same(first: Curve, second: Curve) -> bool:
         assert np.array_equal(first.outcomes.errors(), second.outcomes.errors())
         assert sorted(first.outcomes.ties) == sorted(second.outcomes.ties)
     return True
+
+
+@pytest.mark.parametrize("kind", ["classes", "regression"])
+def test_a_surface_comes_back_bit_for_bit(kind: str) -> None:
+    model, data = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), images(37)
+    options: dict[str, Any] = {"betas": [-1.0, 0.0, 0.5]}
+    if kind == "regression":
+        data = dataclasses.replace(data, targets=torch.zeros(37, 10))
+        options |= {"loss": "squared_error"}
+    wanted = evaluate(model, Plane(random_state(model, 0), random_state(model, 1)), data, 5, **options)
+    found = from_bytes(to_bytes(wanted))
+    assert isinstance(found, Surface)
+    assert found.record == wanted.record
+    for name in measured.SURFACE:
+        one, other = getattr(wanted, name), getattr(found, name)
+        assert (one is None) == (other is None) == (kind == "regression" and "error" in name), name
+        assert one is None or np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["classes", "regression", "logits"])

@@ -606,3 +606,11 @@ def test_the_others_refuse_examples_that_are_no_images_or_too_small(
 )
 def test_no_file_of_a_model_is_longer_than_150_lines(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= 150
+
+
+def test_only_the_logits_have_a_bias_without_hidden_biases() -> None:
+    setting = ModelSetting(name="fcn", hidden=(5, 4), hidden_bias=False)
+    names = [name for name, _ in build(setting, (1, 3, 3), 2).named_parameters()]
+    assert [name for name in names if name.endswith("bias")] == ["5.bias"]
+    with pytest.raises(OptionError, match="`vgg` has biases in all layers or in none"):
+        build(ModelSetting(name="vgg", variant="tiny", hidden_bias=False), (1, 8, 8), 10)

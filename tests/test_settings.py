@@ -38,7 +38,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 ABSENT_MEANS: dict[str, dict[str, Any]] = {
     "data": {"subset": 0, "label_noise": 0.0, "label_seed": 0},
-    "model": {"hidden": (), "variant": "", "batch_norm": False, "bias": True, "init": "torch", "activation": "relu"},
+    "model": {"hidden": (), "variant": "", "batch_norm": False, "bias": True, "init": "torch", "activation": "relu",
+              "hidden_bias": True},
     "recipe": {
         "momentum": 0.0, "weight_decay": 0.0, "milestones": (), "gamma": 0.1, "init_seed": 0, "order_seed": 0,
         "checkpoints": (), "precision": "float32", "augmentation": "", "loss": "cross_entropy",
@@ -56,7 +57,7 @@ FIRST: dict[str, dict[str, Any]] = {  # of the fields that the first release had
 }  # fmt: skip
 LATER: dict[str, dict[str, Any]] = {
     "data": {"label_noise": 0.25, "label_seed": 2},
-    "model": {"activation": "tanh"},
+    "model": {"activation": "tanh", "hidden_bias": False},
     "recipe": {"augmentation": "crop-flip", "loss": "squared_error"},
 }
 OTHER = {part: FIRST[part] | LATER[part] for part in FIRST}  # values that are neither absent nor in REQUIRED
@@ -88,6 +89,7 @@ def settings(draw: st.DrawFn) -> Setting:
             bias=draw(st.booleans()),
             init=draw(st.sampled_from(INITIALISATIONS)),
             activation=draw(st.sampled_from(ACTIVATIONS)),
+            hidden_bias=draw(st.booleans()),
         ),
         recipe=Recipe(
             optimiser=optimiser,
@@ -381,7 +383,7 @@ def test_a_changed_recipe_keeps_data_and_model() -> None:
         (tiny_setting(), "fcn 8, no BN, digits[:100], sgd lr 0.1, 1 epochs of batches of 20, seeds 0/0"),
         (
             setting(**OTHER),
-            "vgg 64-32, BN, no bias, tanh, digits-gaussian[:500], 0.25 of labels random, crop-flip, rmsprop lr 0.003, "
+            "vgg 64-32, BN, no bias, no hidden bias, tanh, digits-gaussian[:500], 0.25 of labels random, crop-flip, rmsprop lr 0.003, "
             "momentum 0.9, wd 0.0001, x0.5 at (10, 13), 15 epochs of batches of 50, squared error, seeds 3/4",
         ),
         (

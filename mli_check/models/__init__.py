@@ -12,6 +12,7 @@ from mli_check.models.fcn import fcn
 from mli_check.models.initialise import INITIALISERS
 from mli_check.models.lenet import lenet
 from mli_check.models.resnet import resnet
+from mli_check.models.switches import check_hidden_bias
 from mli_check.models.vgg import vgg
 from mli_check.settings import ModelSetting
 
@@ -34,6 +35,7 @@ def build(setting: ModelSetting, example_shape: tuple[int, ...], classes: int) -
         raise UnknownNameError("model", setting.name, BUILDERS)
     if setting.init not in INITIALISERS:
         raise UnknownNameError("init", setting.init, INITIALISERS)
+    check_hidden_bias(setting)
     return INITIALISERS[setting.init](BUILDERS[setting.name](setting, example_shape, classes))
 
 

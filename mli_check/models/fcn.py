@@ -19,7 +19,7 @@ def fcn(setting: ModelSetting, example_shape: tuple[int, ...], classes: int) -> 
     layers: list[nn.Module] = [nn.Flatten()]
     width = prod(example_shape)
     for hidden in setting.hidden:
-        layers.append(nn.Linear(width, hidden, bias=setting.bias))
+        layers.append(nn.Linear(width, hidden, bias=setting.bias and setting.hidden_bias))
         layers += [nn.BatchNorm1d(hidden)] if setting.batch_norm else []
         layers.append(activation(setting))
         width = hidden

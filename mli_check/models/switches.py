@@ -26,6 +26,14 @@ def check_relu(setting: ModelSetting) -> None:
         )
 
 
+def check_hidden_bias(setting: ModelSetting) -> None:
+    """Raise OptionError for `hidden_bias=False` in another model than `fcn`, which alone has that switch."""
+    if not setting.hidden_bias and setting.name != "fcn":
+        raise OptionError(
+            f"model `{setting.name}` has biases in all layers or in none, got hidden_bias=False; set `bias`, or use `fcn`"
+        )
+
+
 def check_no_hidden(setting: ModelSetting) -> None:
     """Raise OptionError for `hidden` widths, where the variant decides on all widths."""
     if setting.hidden:

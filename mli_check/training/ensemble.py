@@ -2,8 +2,8 @@
 
 A member is trained as `fit` would train it: on its own order of the examples, by torch's own optimisers, with running
 statistics of its own. Only the order of sums in matrix products may differ, so that it agrees with `fit` within
-rounding, not in every bit. No operation mixes members, so that one whose loss is no longer finite changes nothing for
-the others.
+rounding, not in every bit. No operation mixes members and each keeps its place in the stack, so that one whose loss is
+no longer finite changes nothing for the others.
 """
 
 from __future__ import annotations
