@@ -23,7 +23,7 @@ from mli_check.errors import MliCheckError, ResultsError
 from mli_check.locations import COMMAND_VARIABLE, RESULTS
 
 if TYPE_CHECKING:
-    from mli_check.results import Chart, Journal
+    from mli_check.results import Chart, Journal, SurfaceChart
     from mli_check.settings import Setting
     from mli_check.subjects import Subject
     from mli_check.verdicts import Ruling
@@ -95,7 +95,7 @@ class Recorder:
         ruling: Ruling,
         *,
         subject: Subject | str = "all",
-        charts: Sequence[Chart] = (),
+        charts: Sequence[Chart | SurfaceChart] = (),
         settings: Sequence[Setting] = (),
         device: str = "cpu",
     ) -> None:

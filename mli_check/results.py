@@ -1,8 +1,10 @@
 """results.json: one record a claim and subject, written to a journal first and then by one rename; read and compared.
 
 A record's keys: claim, subject, scale, verdict, expected, expected_reason, figure {label, value, low, high, unit},
-reason, criterion, needed, needed_unit, networks, details, settings [{digest, summary}], charts [{title, x_label,
-y_label, x, series [{group, label, y}]}], device, threads, date, seconds, reproduce.
+reason, criterion, needed, needed_unit, networks, details, settings [{digest, summary}], charts, device, threads, date,
+seconds, reproduce. A chart of curves is {title, x_label, y_label, x, series [{group, label, y}]}; a surface is {kind:
+"surface", title, x_label, y_label, value_label, x, y, values, lines [{label, x, y}]}. Where they are not at their
+defaults, a chart also has caption, x_scale and y_scale, and a series has style: see `mli_check.charts`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +23,10 @@ from typing import Any
 
 from mli_check import __version__
 from mli_check.catalogue import natural_key
+from mli_check.charts import Chart as Chart
+from mli_check.charts import Series as Series
+from mli_check.charts import SurfaceChart as SurfaceChart
+from mli_check.charts import SurfaceLine as SurfaceLine
 from mli_check.errors import ResultsError
 from mli_check.statistics import Verdict
 from mli_check.verdicts import Ruling
@@ -33,36 +39,6 @@ Record = dict[str, Any]
 Document = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """One line of a chart; lines of a `group` share their colour. `y` has one value a point of the chart's `x`."""
-
-    group: str
-    label: str
-    y: Iterable[float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """Curves over a common grid `x`."""
-
-    title: str
-    x_label: str
-    y_label: str
-    x: Iterable[float]
-    series: Sequence[Series]
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready; values keep six significant digits, NaN and infinities become null."""
-        return {
-            "title": self.title,
-            "x_label": self.x_label,
-            "y_label": self.y_label,
-            "x": _rounded(self.x),
-            "series": [{"group": line.group, "label": line.label, "y": _rounded(line.y)} for line in self.series],
-        }
-
-
 def record(
     *,
     claim: str,
@@ -72,7 +48,7 @@ def record(
     criterion: str,
     expected: str | None = None,
     expected_reason: str = "",
-    charts: Sequence[Chart] = (),
+    charts: Sequence[Chart | SurfaceChart] = (),
     settings: Sequence[tuple[str, str]] = (),
     networks: int = 0,
     device: str = "cpu",
@@ -309,7 +285,3 @@ def clean(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
-
-
-def _rounded(values: Iterable[float]) -> list[float | None]:
-    return [float(f"{float(value):.6g}") if math.isfinite(value) else None for value in values]

@@ -143,7 +143,7 @@ def record(
             "norm of the barrier": None,
         },
         "settings": [_setting(seed) for seed in range(4)],
-        "charts": [_chart(claim, curves, rng)] + ([_few_points(rng)] if claim in ("L6", "T1") else []),
+        "charts": [error_curves(claim, curves, rng)] + ([_few_points(rng)] if claim in ("L6", "T1") else []),
         "device": "cpu",
         "threads": 1,
         "date": "2026-02-03T09:01:07+00:00",
@@ -157,7 +157,8 @@ def _setting(seed: int) -> dict[str, str]:
     return {"digest": hashlib.sha256(summary.encode()).hexdigest(), "summary": summary}
 
 
-def _chart(claim: str, curves: int, rng: random.Random) -> dict[str, Any]:
+def error_curves(claim: str, curves: int, rng: random.Random) -> dict[str, Any]:
+    """A chart of curves in three groups; with two values missing for T4, a hostile label for L11."""
     return {
         "title": "Test error along the three paths",
         "x_label": "alpha",
@@ -167,14 +168,14 @@ def _chart(claim: str, curves: int, rng: random.Random) -> dict[str, Any]:
             {
                 "group": GROUPS[number % len(GROUPS)],
                 "label": f"seed {number // len(GROUPS)}{HOSTILE if claim == 'L11' else ''}",
-                "y": _curve(number % len(GROUPS), rng, gap=claim == "T4" and number == 0),
+                "y": curve(number % len(GROUPS), rng, gap=claim == "T4" and number == 0),
             }
             for number in range(curves)
         ],
     }
 
 
-def _curve(group: int, rng: random.Random, gap: bool) -> list[float | None]:
+def curve(group: int, rng: random.Random, gap: bool) -> list[float | None]:
     """A curve like those of the papers: a plateau at chance, then a fall; with two missing values if `gap`."""
     middle, width = 0.62 - 0.14 * group + rng.gauss(0, 0.035), 0.055 + 0.01 * group
     values: list[float | None] = [

@@ -18,7 +18,7 @@ from report_examples import GRID, GROUPS, HOSTILE, dated, document, three_runs
 
 from mli_check import catalogue
 from mli_check.errors import ReportError
-from mli_check.report import charts, data, html, merge, numbers
+from mli_check.report import charts, curves, data, html, merge, numbers
 
 # ---- data
 
@@ -270,7 +270,7 @@ def test_a_chart_carries_every_number_exactly_and_once(chart):
     rows = spec["data"]["values"]
     assert grid == chart["x"] == GRID
     assert [{key: row[key] for key in ("group", "label", "y")} for row in rows] == chart["series"]
-    assert spec["data"]["name"] == charts.DATA
+    assert spec["data"]["name"] == curves.DATA
     assert json.dumps(spec).count(str(rows[7]["y"][25])) == 1
 
 
@@ -290,7 +290,7 @@ def test_charts_compile_even_with_hostile_names(chart):
     chart["x_label"] = chart["y_label"] = chart["title"] = HOSTILE
     chart["series"][0]["group"] = HOSTILE
     compiled = vl_convert.vegalite_to_vega(charts.spec(chart))
-    assert {item["name"] for item in compiled["data"]} >= {charts.DATA, "data_0"}
+    assert {item["name"] for item in compiled["data"]} >= {curves.DATA, "data_0"}
 
 
 # ---- the page
@@ -517,7 +517,7 @@ def test_a_failure_leaves_the_old_report_as_it_was(tmp_path, monkeypatch):
 def test_a_missing_library_is_named_with_its_package(module, package, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     html.drawing_library.cache_clear()
-    charts._frame.cache_clear()
+    curves._frame.cache_clear()
     with pytest.raises(ReportError, match=f"pip install {package}"):
         html.render([document(curves=3)])
 

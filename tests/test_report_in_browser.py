@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from report_examples import GROUPS, HOSTILE, document, three_runs
+from report_figures import figures, losses, surface
 
 from mli_check.report import data, html
 
@@ -59,6 +61,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of three runs at three scales."""
     return html.write_report(three_runs(3), tmp_path_factory.mktemp("merged") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with every kind of figure."""
+    return html.write_report([figures()], tmp_path_factory.mktemp("figures") / "report.html")
 
 
 @pytest.fixture
@@ -368,6 +376,142 @@ def test_a_chart_keeps_its_legend_in_sight_at_every_width(opened: Opened) -> Non
                 assert label
                 assert label["y"] >= stage["y"]
                 assert label["x"] + label["width"] <= stage["x"] + stage["width"]
+            assert _overflow(page) == 0
+
+
+# The paper's figures
+
+SURFACE = "T35-vgg-bn-digits-chart"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_kind_of_figure_draws_quietly_fits_and_is_accessible(
+    opened: Opened, drawn: Path, size: tuple[int, int], scheme: str
+) -> None:
+    with opened(size, scheme, file=drawn) as page:
+        page.get_by_role("button", name="Open all").click()
+        for chart in data.build([figures()]).charts:
+            figure = _wait_for_chart(page, chart.id)
+            assert page.get_by_role("figure", name=chart.title).count() == 1
+            if not chart.caption:
+                continue
+            stage, caption = (figure.locator(part).bounding_box() for part in (".stage", "figcaption"))
+            assert stage
+            assert caption
+            assert caption["y"] > stage["y"] + stage["height"]
+        assert _overflow(page) == 0
+        assert _serious(page) == []
+        assert page.evaluate("window.broken") is None
+
+
+def test_the_numbers_drawn_in_every_kind_of_figure_are_those_of_the_results(opened: Opened, drawn: Path) -> None:
+    rows = "id => mliCheck.views.get(id).data('data_0').map((row) => [row.x, row.y, row.value])"
+    with opened(file=drawn) as page:
+        page.get_by_role("button", name="Open all").click()
+        for chart in data.build([figures()]).charts:
+            _wait_for_chart(page, chart.id)
+            record = chart.record
+            wanted = []
+            for series in record.get("series", ()):
+                wanted += [[x, y, None] for x, y in zip(record["x"], series["y"], strict=True)]
+            for y, row in zip(record.get("y", ()), record.get("values", ()), strict=True):
+                wanted += [[x, y, value] for x, value in zip(record["x"], row, strict=True)]
+            assert page.evaluate(rows, chart.id) == wanted
+
+
+def test_axes_styles_and_legends_are_drawn_as_the_results_say(opened: Opened, drawn: Path) -> None:
+    scales = "id => ['x', 'y'].map((axis) => mliCheck.views.get(id).scale(axis).type)"
+    dashes = "paths => paths.map((path) => path.getAttribute('stroke-dasharray'))"
+    with opened(file=drawn) as page:
+        page.get_by_role("button", name="Open all").click()
+        ids = {claim: f"{claim}-vgg-bn-digits-chart" for claim in ("T1", "T25", "T28", "T33", "T36")}
+        figure = {claim: _wait_for_chart(page, chart_id) for claim, chart_id in ids.items()}
+        assert {claim: page.evaluate(scales, chart_id) for claim, chart_id in ids.items()} == {
+            "T1": ["linear", "linear"],
+            "T25": ["log", "linear"],
+            "T28": ["log", "linear"],
+            "T33": ["linear", "log"],
+            "T36": ["linear", "linear"],
+        }
+        for part in (".mark-line path", ".role-legend-symbol path"):
+            assert figure["T36"].locator(part).evaluate_all(dashes) == ["1,0", "6,4", "6,4"]
+            assert figure["T1"].locator(part).evaluate_all(dashes) == [None] * 3
+        assert figure["T25"].locator(".mark-line path").count() == 2
+        page.mouse.move(1, 1)  # off the charts
+        seen = "paths => paths.filter((path) => path.getAttribute('opacity') === '0.45').length"
+        assert figure["T25"].locator(".mark-symbol.role-mark path").evaluate_all(seen) == 2 * 3 * 21
+
+
+def test_what_a_log_axis_cannot_show_is_a_gap(opened: Opened, drawn: Path) -> None:
+    heights = "id => mliCheck.views.get(id).data('data_0').map((row) => row.height)"
+    with opened(file=drawn, hash="#T33") as page:
+        figure = _wait_for_chart(page, "T33-vgg-bn-digits-chart")
+        values = [y for series in losses()["series"] for y in series["y"]]
+        assert page.evaluate(heights, "T33-vgg-bn-digits-chart") == [y if y > 0 else None for y in values]
+        assert not any("NaN" in path.get_attribute("d") for path in figure.locator("svg path[d]").all())
+
+
+@pytest.mark.parametrize(("alpha", "beta", "shown"), [(0.8, 0.3, None), (0.2, -0.85, "—")], ids=["a value", "none"])
+def test_hovering_over_a_surface_names_the_place(
+    opened: Opened, drawn: Path, alpha: float, beta: float, shown: str | None
+) -> None:
+    place = """([id, x, y]) => {
+        const view = mliCheck.views.get(id), [left, top] = view.origin(), padding = view.padding();
+        return [view.scale("x")(x) + left + padding.left, view.scale("y")(y) + top + padding.top];
+    }"""
+    with opened(file=drawn, hash="#T35") as page:
+        box = _wait_for_chart(page, SURFACE).locator(".stage svg").bounding_box()
+        assert box
+        x, y = page.evaluate(place, [SURFACE, alpha, beta])
+        page.mouse.move(box["x"] + x, box["y"] + y)
+        tip = page.locator("#vg-tooltip-element.visible")
+        tip.wait_for()
+        keys, values = (tip.locator(f"td.{kind}").all_inner_texts() for kind in ("key", "value"))
+        value = surface()["values"][round(20 * (beta + 1))][round(20 * alpha)]
+        cells = dict(zip(keys, values, strict=True))
+        assert list(cells) == ["alpha", "beta", "test error"]
+        assert (cells["alpha"], cells["beta"].replace("−", "-")) == (f"{alpha:g}", f"{beta:g}")
+        assert cells["test error"] == (shown or f"{value:.4g}")
+
+
+def test_a_surface_can_be_saved_as_numbers_and_as_a_drawing(opened: Opened, drawn: Path) -> None:
+    with opened(file=drawn, hash="#T35") as page:
+        figure = _wait_for_chart(page, SURFACE)
+        with page.expect_download() as download:
+            figure.get_by_role("button", name="CSV").click()
+        lines = download.value.path().read_text().splitlines()
+        values = surface()["values"]
+        assert lines[:2] == ["x,y,value", f"0,-1,{values[0][0]!r}"]
+        assert len(lines) == 1 + 21 * 41
+        assert lines[1 + 3 * 21 + 4] == "0.2,-0.85,"
+        with page.expect_download() as download:
+            figure.get_by_role("button", name="SVG").click()
+        drawing = download.value.path().read_text()
+        assert drawing.startswith("<svg")
+        assert "var(--" not in drawing
+
+
+def test_a_surface_keeps_its_legends_in_sight_and_apart_at_every_width(opened: Opened, drawn: Path) -> None:
+    with opened(file=drawn, hash="#T35") as page:
+        _wait_for_chart(page, SURFACE)
+        for width in (1920, 1000, 700, 360):
+            page.evaluate("id => { window.before = mliCheck.views.get(id); }", SURFACE)
+            page.set_viewport_size({"width": width, "height": 900})
+            figure = _wait_for_chart(page, SURFACE)
+            page.wait_for_function("id => ![undefined, before].includes(mliCheck.views.get(id))", arg=SURFACE)
+            stage = figure.locator(".stage").bounding_box()
+            assert stage
+            texts = [text.bounding_box() for text in figure.locator(".role-legend text").all()]
+            boxes = [box for box in texts if box and box["width"]]
+            assert len(boxes) >= 8
+            for box in boxes:
+                assert stage["x"] <= box["x"] <= box["x"] + box["width"] <= stage["x"] + stage["width"]
+                assert stage["y"] <= box["y"] <= box["y"] + box["height"] <= stage["y"] + stage["height"]
+            for one, other in itertools.combinations(boxes, 2):
+                beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+                above = one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+                assert beside or above
             assert _overflow(page) == 0
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from mli_check import results
 from mli_check.errors import ResultsError
-from mli_check.results import Chart, Journal, Series
+from mli_check.results import Chart, Journal, Series, SurfaceChart, SurfaceLine
 from mli_check.statistics import Verdict
 from mli_check.verdicts import Figure, Ruling
 
@@ -108,6 +108,22 @@ def test_a_chart_takes_generators_and_tensors() -> None:
     chart = Chart("t", "x", "y", (x / 2 for x in range(3)), [Series("g", "l", torch.tensor([0.1, 0.2, float("nan")]))])
     assert chart.as_record()["x"] == [0.0, 0.5, 1.0]
     assert chart.as_record()["series"][0]["y"] == [0.1, 0.2, None]
+
+
+def test_a_record_takes_charts_of_every_kind_and_both_are_read_back(tmp_path: Path) -> None:
+    curves = Chart("t", "x", "y", [1, 10], [Series("g", "l", [1, 2], style="points")], "caption", x_scale="log")
+    surface = SurfaceChart("t", "x", "y", "v", [0, 1], [0, 1], [[1, math.nan], [3, 4]])
+    found = entry(charts=[curves, surface])
+    assert found["charts"] == [curves.as_record(), surface.as_record()]
+    results.write(tmp_path / "r.json", document(found))
+    assert results.read(tmp_path / "r.json")["records"] == [found]
+
+
+def test_the_documentation_of_a_record_names_every_key_of_a_chart() -> None:
+    curves = Chart("t", "x", "y", [1], [Series("g", "l", [1], "dashed")], "c", x_scale="log", y_scale="log").as_record()
+    surface = SurfaceChart("t", "x", "y", "v", [0, 1], [0, 1], [[1, 2]] * 2, [SurfaceLine("l", [0], [0])], "c")
+    for key in {*curves, *curves["series"][0], *surface.as_record(), *surface.lines[0].as_record()}:
+        assert key in results.__doc__
 
 
 @pytest.mark.parametrize(

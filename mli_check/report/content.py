@@ -35,19 +35,17 @@ class Run:
 
 @dataclass(frozen=True)
 class ChartRecord:
-    """A chart as the results carry it, with the id that it has on the page."""
+    """A chart as the results carry it, with the id that it has on the page; a caption may be empty."""
 
     id: str
     title: str
+    caption: str
     record: Mapping[str, Any]
 
     @property
     def groups(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(series["group"] for series in self.record["series"]))
-
-    @property
-    def curves(self) -> int:
-        return len(self.record["series"])
+        """The groups of its curves; a surface has none."""
+        return tuple(dict.fromkeys(series["group"] for series in self.record.get("series", ())))
 
 
 @dataclass(frozen=True)

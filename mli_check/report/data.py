@@ -112,7 +112,7 @@ def _result(judged: Judged, runs: Sequence[Run], anchors: _Anchors) -> Result:
         networks=_count(record["networks"]),
         details=tuple((label, *_detail(value)) for label, value in record["details"].items()),
         settings=tuple((setting["digest"], setting["summary"]) for setting in record["settings"]),
-        charts=tuple(ChartRecord(anchors.take(f"{name}-chart"), item["title"], item) for item in record["charts"]),
+        charts=tuple(_chart(anchors.take(f"{name}-chart"), item) for item in record["charts"]),
         device=record["device"],
         threads=_count(record.get("threads")),
         date=_date(record["date"]),
@@ -121,6 +121,10 @@ def _result(judged: Judged, runs: Sequence[Run], anchors: _Anchors) -> Result:
         run=runs[judged.newest.document],
         earlier=tuple(_earlier(old, record, runs) for old in judged.earlier),
     )
+
+
+def _chart(anchor: str, item: Record) -> ChartRecord:
+    return ChartRecord(anchor, item["title"], item.get("caption", ""), item)
 
 
 def _earlier(old: Found, newest: Record, runs: Sequence[Run]) -> Earlier:

@@ -67,6 +67,7 @@ def render(documents: Sequence[Mapping[str, Any]]) -> str:
     )
     environment.globals["symbols"] = _SYMBOLS
     environment.filters["typeset"] = typeset
+    environment.filters["chart_size"] = charts.size
 
     def source(name: str) -> str:
         text: str = environment.loader.get_source(environment, name)[0]

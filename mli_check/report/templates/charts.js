@@ -21,6 +21,7 @@
       axisY: { domain: false, ticks: false, tickCount: 5 },
       legend: {
         orient: "top", direction: "horizontal", labelColor: "var(--ink)", labelFontSize: 12, offset: 12,
+        titleColor: ink, titleFontSize: 12, titleFontWeight: "normal",
         symbolType: "stroke", symbolStrokeWidth: 3, symbolSize: 180, columnPadding: 18,
       },
       range: { category: [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `var(--curve-${number})`) },
@@ -28,9 +29,13 @@
     };
   }
 
-  function rows(spec) {
+  // The numbers of a chart, a line each, under their names.
+  function table(spec) {
     const grid = spec.params.find((param) => param.name === "grid").value;
-    return spec.data.values.flatMap((curve) => grid.map((x, i) => [curve.group, curve.label, x, curve.y[i]]));
+    const rows = (of) => spec.data.values.flatMap((row) => grid.map((x, i) => of(row, x, i)));
+    return spec.data.name === "surface"
+      ? [["x", "y", "value"], ...rows(({ y, value }, x, i) => [x, y, value[i]])]
+      : [["group", "curve", "x", "y"], ...rows(({ group, label, y }, x, i) => [group, label, x, y[i]])];
   }
 
   async function draw(figure) {
@@ -66,7 +71,7 @@
 
   function saveCsv(figure) {
     const cell = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value ?? "");
-    const lines = [["group", "curve", "x", "y"], ...rows(specs[figure.id])].map((line) => line.map(cell).join(","));
+    const lines = table(specs[figure.id]).map((line) => line.map(cell).join(","));
     save(`${figure.id}.csv`, "text/csv", lines.join("\n") + "\n");
   }
 
