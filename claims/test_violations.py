@@ -1,4 +1,4 @@
-"""T33, T34: large learning rates and Adam break MLI of the training loss; violators have wider biases."""
+"""T33, T34, T37: large learning rates and Adam break MLI of the training loss; violators have wider biases."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from mli_check.paths import LinearPath, RectifiedPath
 from mli_check.results import Chart, Series
-from mli_check.verdicts import all_of, at_most, larger_within, more_often
+from mli_check.verdicts import all_of, at_most, larger_within, more_often, usually
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 TENFOLD_OF = {0.01: 0.1, 0.03: 0.3}
@@ -25,6 +26,7 @@ SHARED = {  # beside optimiser and rate; Adam has no momentum
 TRAINED = 1.0  # a network counts when its final training loss is at most this (nats; chance is 2.3)
 VIOLATION = 1e-3  # and is a violator when its Delta exceeds this (nats)
 LEAST_WIDENING = 0.1  # of the logarithm of the spread: a tenth wider
+AS_A_RULE = 0.5  # of the violators: more than that, surely
 CENTRED = 0.5  # the largest mean, in units of the spread, that counts as centred on zero
 
 
@@ -186,3 +188,65 @@ def test_violators_have_wider_biases(mli, bench, subject):
             median = float(np.median(spreads)) if spreads else None
             details[f"median spread of {name} of {len(spreads)} {title}"] = median
     mli.record(replace(ruling, details=details), subject=subject, settings=settings, device=table.device)
+
+
+# T37
+
+
+def removal_criterion(deltas):
+    """Delta of violators, with their biases interpolated homogeneously."""
+    return usually([delta <= VIOLATION for delta in deltas], AS_A_RULE, "share of violators without a violation left")
+
+
+def homogeneous(table, run):
+    """From theta_0 to theta_F, each bias by the exponent that RSI gives it, everything else straight."""
+    exponents = RectifiedPath(run.final, table.symmetries).exponents
+    biases = {name: k for name, k in exponents.items() if name.endswith(".bias")}
+    return LinearPath(table.here(run.init), table.here(run.final), exponents=biases)
+
+
+def homogeneous_curves(table, runs):
+    """The training loss of runs on their homogeneous paths."""
+    return table.measure([homogeneous(table, run) for run in runs], "train", allow_diverged=True)
+
+
+@pytest.mark.claim(id="T37", expected={})
+@pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
+def test_biases_that_move_homogeneously_remove_the_violation(mli, bench, subject):
+    """The violators of T33, between the same end points theta_0 and theta_F: a bias that follows k layers moves as
+    (1 - alpha)^k b_0 + alpha^k b_F, with the exponents k of RSI from the network's symmetries, weights on the straight
+    line. The violation is removed when the Delta of the training loss over the whole training set, 51 points, is then
+    at most 1e-3. Reproduced if the 95% Wilson interval of the share of violators in which it is lies above 1/2; not
+    reproduced if below; else inconclusive. Recorded: how much smaller Delta becomes, and what the same exponents do to
+    as many networks that do not violate.
+    """
+    table = bench(subject)
+    trained, settings, _ = measure(table, subject)
+    runs = dict(zip(range(len(settings)), table.runs(settings), strict=True))
+    violators = [i for i, n in enumerate(trained) if n.counts and n.violates]
+    others = [i for i, n in enumerate(trained) if n.counts and not n.violates][: len(violators)]
+    straight = table.loss_curves([runs[i] for i in violators])
+    curves = homogeneous_curves(table, [runs[i] for i in (*violators, *others)])
+    bent, controls = curves[: len(violators)], curves[len(violators) :]
+    before, after, control = ([c.delta("loss") for c in found] for found in (straight, bent, controls))
+    ruling = removal_criterion(after)
+    details = {
+        **ruling.details,
+        "median Delta of violators (nats)": _median(before),
+        "median Delta of violators, homogeneous biases (nats)": _median(after),
+        "violators whose Delta becomes smaller": sum(a < b for a, b in zip(after, before, strict=True)),
+        f"violations among {len(control)} others, homogeneous biases": sum(not d <= VIOLATION for d in control),
+    }
+    groups = {"straight (T33)": straight, "homogeneous biases": bent}
+    lines = [Series(g, f"violator {i}", c.loss) for g, found in groups.items() for i, c in enumerate(found)]
+    caption = (
+        "The paper names wide biases as the cause of violations and does not intervene. Here only the way of the "
+        "biases between the same end points differs."
+    )
+    chart = Chart("Training loss of violators", "alpha", "training loss (nats)", table.alphas, lines, caption)
+    ruling = replace(ruling, details=details)
+    mli.record(ruling, subject=subject, charts=[chart], settings=settings, device=table.device)
+
+
+def _median(values):
+    return float(np.median(values)) if values else None

@@ -199,7 +199,12 @@ def distance_criterion(outputs, growth, deltas):
     )
 
 
-@pytest.mark.claim(id="X11", expected="reproduced")
+@pytest.mark.claim(
+    id="X11",
+    expected="inconclusive",
+    reason="all holds on one processor; on another, whose rounding trains other networks, the training loss of one "
+    "rescaled network in thirty rises by 0.0026 nats, beyond the 0.001 of a violation",
+)
 @pytest.mark.parametrize("subject", ["fcn4-digits"], indirect=True)
 def test_distance_moved_depends_on_the_choice_among_equal_networks(mli, bench, subject):
     """Three VSI rescalings of each of 10 networks: weight and bias of one hidden layer times 16, the next weight times

@@ -112,7 +112,10 @@ def _result(judged: Judged, runs: Sequence[Run], anchors: _Anchors) -> Result:
         networks=_count(record["networks"]),
         details=tuple((label, *_detail(value)) for label, value in record["details"].items()),
         settings=tuple((setting["digest"], setting["summary"]) for setting in record["settings"]),
-        charts=tuple(_chart(anchors.take(f"{name}-chart"), item) for item in record["charts"]),
+        charts=tuple(
+            _chart(anchors.take(f"{name}-chart"), item, record if number == 0 else None)
+            for number, item in enumerate(record["charts"])
+        ),
         device=record["device"],
         threads=_count(record.get("threads")),
         date=_date(record["date"]),
@@ -123,8 +126,18 @@ def _result(judged: Judged, runs: Sequence[Run], anchors: _Anchors) -> Result:
     )
 
 
-def _chart(anchor: str, item: Record) -> ChartRecord:
-    return ChartRecord(anchor, item["title"], item.get("caption", ""), item)
+def _chart(anchor: str, item: Record, judged: Record | None) -> ChartRecord:
+    """A chart; the first one of a record says in its caption what the paper shows and what was seen here."""
+    caption = [item.get("caption", "")] if judged is None else [_shown(judged), item.get("caption", "")]
+    return ChartRecord(anchor, item["title"], " ".join(filter(None, caption)), item)
+
+
+def _shown(record: Record) -> str:
+    claim = _CATALOGUE.get(record["claim"])
+    if claim is None or not claim.outcome:
+        return ""
+    source = "Predicted" if catalogue.PAPERS[claim.paper].year is None else f"The paper ({claim.where})"
+    return f"{source}: {claim.outcome.rstrip('.')}. Here, {record['verdict']}: {record['reason'].rstrip('.')}."
 
 
 def _earlier(old: Found, newest: Record, runs: Sequence[Run]) -> Earlier:
