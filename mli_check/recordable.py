@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from mli_check.errors import OptionError
@@ -44,6 +46,18 @@ def state_bytes(model: nn.Module) -> bytes:
         raise OptionError(f"the model's state ({dtypes}) cannot be written as safetensors: {error}") from error
 
 
+def checked_readable(content: bytes) -> bytes:
+    """The bytes of a state, if they can be read back: a few dtypes can only be written. Raises OptionError."""
+    try:
+        safetensors.torch.load(content)
+    except Exception as error:  # KeyError for a dtype, SafetensorError for a name, and whatever later versions raise
+        raise OptionError(
+            f"the model's state can be written as safetensors but cannot be read back ({type(error).__name__}: "
+            f"{error}); keep its tensors in a common dtype such as float32 or bfloat16, and name none `__metadata__`"
+        ) from error
+    return content
+
+
 def _wrappings(model: nn.Module) -> list[tuple[str, str]]:
     """The path of every wrapper in the model, deepest first, and the name under which it holds what it wraps."""
     found = []
@@ -57,7 +71,8 @@ def _wrappings(model: nn.Module) -> list[tuple[str, str]]:
 def _inner_name(module: nn.Module) -> str | None:
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return "module"
-    return "_orig_mod" if type(module).__name__ == "OptimizedModule" else None
+    compiled = type(module).__name__ == "OptimizedModule" and isinstance(getattr(module, "_orig_mod", None), nn.Module)
+    return "_orig_mod" if compiled else None
 
 
 def _plain(name: str, wrappings: Iterable[tuple[str, str]]) -> str:
@@ -122,9 +137,12 @@ def checked_model(model: Any) -> nn.Module:
     """The model, if it is a whole one. Raises OptionError."""
     if not isinstance(model, nn.Module):
         raise OptionError(f"model is {type(model).__name__}, expected a torch.nn.Module")
-    sharded = {type(module).__name__ for module in model.modules()} & _SHARDED
+    sharded = {kind.__name__ for module in model.modules() for kind in type(module).__mro__} & _SHARDED
     if sharded:
         raise OptionError(f"the model is wrapped in {sharded.pop()}, whose state is sharded; record unsharded training")
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            raise OptionError(f"the model's {name!r} is not drawn yet; run one batch through the model, then record it")
     return model
 
 

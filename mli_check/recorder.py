@@ -31,6 +31,7 @@ from mli_check.recordable import (
     checked_loss,
     checked_model,
     checked_optimizers,
+    checked_readable,
     class_of,
     device_of,
     finite,
@@ -38,7 +39,16 @@ from mli_check.recordable import (
     state_bytes,
     unwrapped,
 )
-from mli_check.recordings import FORMAT, RECORDED, Recording, checkpoint_file, folder_of, read_manifest, root_of
+from mli_check.recordings import (
+    FORMAT,
+    RECORDED,
+    Recording,
+    checkpoint_file,
+    folder_of,
+    read_manifest,
+    replaced,
+    root_of,
+)
 from mli_check.run_files import FINAL, INIT, MANIFEST, signed
 from mli_check.runs import Store
 
@@ -85,9 +95,10 @@ class Recorder:
         self.iterations = 0
         self._loss: Any = None
         self._began = time.monotonic()
+        self._process = os.getpid()
         self._manifest = self._first_manifest()
         self._note_settings()
-        init = state_bytes(self._model)
+        init = checked_readable(state_bytes(self._model))
         self._lock = self._locked()
         try:
             self._create(init, overwrite)
@@ -138,8 +149,7 @@ class Recorder:
                 )
             self._save(FINAL)
             self.note_loss(self.iterations, self._loss)
-            self._manifest["finished"] = True
-            self._write_manifest()
+            self._write_manifest(finished=True)
             self.close()
         if not self._manifest["finished"]:
             raise OptionError(f"the recording {self.name!r} was closed unfinished; it cannot be finished any more")
@@ -149,7 +159,8 @@ class Recorder:
         """Stop recording and let others write that name; a recording that is not finished stays unfinished."""
         self._open = False
         self._loss = None
-        self._lock.release()
+        if os.getpid() == self._process:
+            self._lock.release()
 
     def __enter__(self) -> Recorder:
         return self
@@ -177,20 +188,20 @@ class Recorder:
             except Timeout:
                 raise StoreError(
                     f"another recorder is writing {self.name!r} in {self._root} right now, in another process or in "
-                    "this one; wait for it, call close() on it, or choose another name"
+                    "this one; wait for it, call close() on it, or choose another name (in distributed training record "
+                    "on rank 0 alone)"
                 ) from None
         return lock
 
     def _create(self, init: bytes, overwrite: bool) -> None:
         """Build the folder, with theta_0 and the manifest, beside its place, and put it there by one rename."""
-        new, old = (self.folder.with_name(f".{which}+{self.name}") for which in ("new", "old"))
+        new, old = self.folder.with_name(f".new+{self.name}"), replaced(self.folder)
         with self._writing():
             if old.is_dir() and not self.folder.exists():  # its process died between the two renames below
                 os.rename(old, self.folder)
             if self.folder.exists() and not overwrite:
                 raise StoreError(_taken(self.folder))
-            for leftover in (new, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _delete(old, new)
             new.joinpath(checkpoint_file(0)).parent.mkdir(parents=True)
             self._put(new, INIT, init)
             self._put(new, MANIFEST, signed(self._manifest))
@@ -198,17 +209,23 @@ class Recorder:
                 os.rename(self.folder, old)
             os.rename(new, self.folder)
             durable.sync(self.folder.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            _delete(old, new)
 
     def _save(self, file: str) -> None:
+        if os.getpid() != self._process:
+            raise OptionError(
+                f"the recording {self.name!r} belongs to process {self._process}, and this one, {os.getpid()}, was "
+                "forked from it; make the Recorder in the process that trains"
+            )
         with self._writing():
             self._put(self.folder, file, state_bytes(self._model))
 
-    def _write_manifest(self) -> None:
+    def _write_manifest(self, *, finished: bool = False) -> None:
         now, seconds = datetime.now(UTC).isoformat(timespec="seconds"), round(time.monotonic() - self._began, 3)
         self._manifest |= {"iterations": self.iterations, "updated": now, "seconds": seconds}
         with self._writing():
-            durable.replace(self.folder / MANIFEST, signed(self._manifest))
+            durable.replace(self.folder / MANIFEST, signed(self._manifest | {"finished": finished}))
+        self._manifest["finished"] = finished
 
     def _put(self, folder: Path, file: str, content: bytes) -> None:
         """Write a file of the recording; the manifest is to have the checksum of every state."""
@@ -245,6 +262,14 @@ class Recorder:
 
     def _writing(self) -> AbstractContextManager[None]:
         return durable.writing(f"the recording {self.name!r} to the store {self._root}", "store=")
+
+
+def _delete(folder: Path, trash: Path) -> None:
+    """Delete a folder, if there, out of its place: a process that dies half-way leaves what nobody reads."""
+    shutil.rmtree(trash, ignore_errors=True)
+    if folder.is_dir():
+        os.rename(folder, trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _taken(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -22,6 +23,7 @@ from mli_check.runs import Listed, Store
 
 RECORDED = "recorded"
 FORMAT = 1
+_REPLACED = ".old+"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -33,6 +35,11 @@ def folder_of(root: Path, name: str) -> Path:
             "neither beginning nor ending with a dot, such as 'mlp-seed0'"
         )
     return root / RECORDED / name
+
+
+def replaced(folder: Path) -> Path:
+    """Where a whole recording lies from when it leaves its folder until another is there: for good, if killed then."""
+    return folder.with_name(f"{_REPLACED}{folder.name}")
 
 
 def checkpoint_file(iteration: int) -> str:
@@ -122,11 +129,18 @@ class Recording:
         except OSError as error:
             raise StoreError(f"cannot read {path} of the recording {self.name!r}: {error.strerror or error}") from error
         if hashlib.sha256(content).hexdigest() != self.manifest["checksums"].get(file):
-            raise StoreError(
-                f"{path} of the recording {self.name!r} is damaged: it does not match its checksum; "
-                "use the recording's other states, or restore the file from a copy"
-            )
-        return safetensors.torch.load(content)
+            raise StoreError(f"{path} of the recording {self.name!r} {self._fault(file)}")
+        return dict(sorted(safetensors.torch.load(content).items()))  # load's own order changes from call to call
+
+    def _fault(self, file: str) -> str:
+        """Why a file does not have the bytes that it had."""
+        with contextlib.suppress(StoreError):
+            if read_manifest(self.folder)["checksums"].get(file) != self.manifest["checksums"].get(file):
+                return "was recorded anew since this recording was loaded; load it again"
+        return (
+            "is damaged: it does not match its checksum; use the recording's other states, or restore the file from a "
+            "copy"
+        )
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "unfinished"
@@ -139,11 +153,16 @@ def load_recording(name: str, store: Store | str | Path | None = None) -> Record
     Raises StoreError if there is none or its manifest is damaged.
     """
     root = root_of(store)
-    folder = folder_of(root, name)
+    folder = _found(folder_of(root, name))
     if not folder.is_dir():
         known = ", ".join(names(root)) or "none"
         raise StoreError(f"no recording {name!r} in {root}; recorded there: {known}")
     return Recording(name, folder, read_manifest(folder))
+
+
+def _found(folder: Path) -> Path:
+    """The folder, or where its recording was left by a process that was killed while it replaced it."""
+    return replaced(folder) if replaced(folder).is_dir() and not folder.is_dir() else folder
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -169,24 +188,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def names(root: Path) -> list[str]:
     """The names of all recordings in a store, sorted."""
-    return sorted(
-        folder.name for folder in (root / RECORDED).glob("*") if folder.is_dir() and _NAME.fullmatch(folder.name)
-    )
+    found = {folder.name.removeprefix(_REPLACED) for folder in (root / RECORDED).glob("*") if folder.is_dir()}
+    return sorted(name for name in found if _NAME.fullmatch(name))
 
 
 def listed(store: Store) -> list[Listed]:
     """All recordings as `runs list` shows them, oldest first, the damaged ones too: they cannot be trained again."""
-    return sorted((_entry(store.root / RECORDED / name) for name in names(store.root)), key=lambda entry: entry.created)
+    return sorted((_entry(store.root, name) for name in names(store.root)), key=lambda entry: entry.created)
 
 
-def _entry(folder: Path) -> Listed:
-    size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    digest = f"{RECORDED}/{folder.name}"
+def _entry(root: Path, name: str) -> Listed:
+    folder, digest = _found(folder_of(root, name)), f"{RECORDED}/{name}"
+    size = _size(folder)
     try:
         manifest = read_manifest(folder)
     except StoreError:
-        return Listed(digest, f"recording {folder.name}: damaged manifest", "", "", 0.0, size, True)
+        return Listed(digest, f"recording {name}: damaged manifest", "", "", 0.0, size, True)
     state = "finished" if manifest["finished"] else "unfinished"
     kind = manifest["model"]["class"].rpartition(".")[2]
-    summary = f"recording {folder.name}: {kind}, {manifest['iterations']} iterations, {state}"
+    summary = f"recording {name}: {kind}, {manifest['iterations']} iterations, {state}"
     return Listed(digest, summary, manifest["created"], manifest["device"], manifest["seconds"], size, True)
+
+
+def _size(folder: Path) -> int:
+    """The bytes of its states; 0 where another recording takes its place meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    return 0
