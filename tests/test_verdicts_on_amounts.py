@@ -10,7 +10,7 @@ from scipy import stats
 
 from mli_check.errors import OptionError
 from mli_check.statistics import Verdict, mean_interval, stratified_difference, wilson
-from mli_check.verdicts import Figure, Ruling, at_most, larger_within, undecided, usually
+from mli_check.verdicts import Figure, Ruling, at_least, at_most, larger_within, undecided, usually
 
 REPRODUCED, NOT, OPEN = Verdict.REPRODUCED, Verdict.NOT_REPRODUCED, Verdict.INCONCLUSIVE
 Strata = dict[str, tuple[list[float], list[float]]]
@@ -105,6 +105,50 @@ def test_at_most_gives_the_mean_of_too_few_networks_and_how_many_it_wants() -> N
     assert (found.verdict, found.figure.value, found.needed) == (OPEN, pytest.approx(0.2), 10)
     assert found.reason == "2 of 3 networks have a finite value; all must, and at least 10"
     assert at_most([float("nan")] + [0.1] * 10, 0.5, "size").needed is None
+
+
+# at_least
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.4, 0.5] * 5, REPRODUCED),
+        ([0.25] * 10, REPRODUCED),
+        ([0.1, 0.11] * 5, NOT),
+        ([0.0, 0.6] * 5, OPEN),
+        ([0.3] * 9, OPEN),
+        ([float("nan")] + [0.3] * 9, OPEN),
+        ([], OPEN),
+    ],
+)
+def test_at_least_wants_the_whole_interval_on_one_side(values: list[float], verdict: Verdict) -> None:
+    assert at_least(values, 0.25, "size").verdict is verdict
+
+
+@given(values=st.lists(st.floats(0, 1), min_size=10, max_size=30), limit=st.floats(0, 1))
+def test_at_least_follows_the_interval(values: list[float], limit: float) -> None:
+    found, interval = at_least(values, limit, "size"), mean_interval(values)
+    assert found.verdict is (REPRODUCED if interval.low >= limit else NOT if interval.high < limit else OPEN)
+    assert found.needed is None or found.verdict is OPEN
+    assert found.figure.value == interval.estimate
+
+
+@given(values=st.lists(st.floats(-1, 1), max_size=30), limit=st.floats(-1, 1))
+def test_at_least_is_at_most_seen_from_below(values: list[float], limit: float) -> None:
+    found, mirrored = at_least(values, limit, "size"), at_most([-value for value in values], -limit, "size")
+    assert (found.verdict, found.needed) == (mirrored.verdict, mirrored.needed)
+
+
+def test_at_least_says_on_which_side_of_the_limit_the_mean_lies() -> None:
+    assert at_least([0.3] * 10, 0.02, "size").reason.endswith("is at least 0.3, no less than 0.02")
+    assert at_least([0.01] * 10, 0.02, "size").reason.endswith("is at most 0.01, short of 0.02")
+
+
+def test_at_least_says_how_many_networks_would_decide() -> None:
+    needed = at_least([0.0, 0.08] * 5, 0.03, "size").needed
+    assert needed is not None
+    assert at_least([0.0, 0.08] * (needed // 2 + 2), 0.03, "size").verdict is REPRODUCED
 
 
 # usually

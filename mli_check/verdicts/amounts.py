@@ -1,4 +1,4 @@
-"""Verdicts on one amount over networks: small enough, frequent enough, larger in one kind of network."""
+"""Verdicts on one amount over networks: small or large enough, frequent enough, larger in one kind of network."""
 
 from __future__ import annotations
 
@@ -15,33 +15,58 @@ def at_most(values: Sequence[float], limit: float, label: str) -> Ruling:
     `reproduced` if the 95% interval of the mean lies at or below the limit for at least 10 networks; `not reproduced`
     if it lies above, which needs as many; else, and where any network has no finite value, `inconclusive`.
     """
+    return _within(values, limit, label, above=False)
+
+
+def at_least(values: Sequence[float], limit: float, label: str) -> Ruling:
+    """Judge "this is large": the mean over networks is at least `limit`.
+
+    `reproduced` if the 95% interval of the mean lies at or above the limit for at least 10 networks; `not reproduced`
+    if it lies below, which needs as many; else, and where any network has no finite value, `inconclusive`.
+    """
+    return _within(values, limit, label, above=True)
+
+
+def _within(values: Sequence[float], limit: float, label: str, *, above: bool) -> Ruling:
+    """Judge that the mean lies on the wanted side of the limit, or on it."""
     details: dict[str, Detail] = {"networks": len(values), "limit": limit}
     if not usable(values):
-        finite = [value for value in values if math.isfinite(value)]
-        have = f"{len(finite)} of {len(values)} networks have a finite value"
-        return Ruling(
-            verdict=Verdict.INCONCLUSIVE,
-            reason=f"{have}; all must, and at least {FEWEST_NETWORKS}",
-            figure=Figure(label=label, value=sum(finite) / len(finite) if finite else None),
-            needed=FEWEST_NETWORKS if finite and len(values) < FEWEST_NETWORKS else None,
-            needed_unit="networks",
-            details=details,
-        )
+        return _too_few(values, label, details)
     found = mean_interval(values)
     figure = interval_figure(label, found)
     details |= {"smallest": min(values), "largest": max(values)}
-    if found.high <= limit:
-        reason = f"the mean over {found.n} networks is at most {found.high:.3g}, within {limit:g}"
-        return Ruling(verdict=Verdict.REPRODUCED, reason=reason, figure=figure, details=details)
-    if found.low > limit:
-        reason = f"the mean over {found.n} networks is at least {found.low:.3g}, beyond {limit:g}"
-        return Ruling(verdict=Verdict.NOT_REPRODUCED, reason=reason, figure=figure, details=details)
+    at_least_low, at_most_high = f"at least {found.low:.3g}", f"at most {found.high:.3g}"
+    if above:
+        holds, kept = found.low >= limit, f"{at_least_low}, no less than {limit:g}"
+        fails, missed = found.high < limit, f"{at_most_high}, short of {limit:g}"
+    else:
+        holds, kept = found.high <= limit, f"{at_most_high}, within {limit:g}"
+        fails, missed = found.low > limit, f"{at_least_low}, beyond {limit:g}"
+    mean = f"the mean over {found.n} networks is"
+    if holds:
+        return Ruling(verdict=Verdict.REPRODUCED, reason=f"{mean} {kept}", figure=figure, details=details)
+    if fails:
+        return Ruling(verdict=Verdict.NOT_REPRODUCED, reason=f"{mean} {missed}", figure=figure, details=details)
     size = enough(found.n, found.high - found.estimate, abs(limit - found.estimate))
     return Ruling(
         verdict=Verdict.INCONCLUSIVE,
         reason=f"the interval over {found.n} networks includes {limit:g}",
         figure=figure,
         needed=math.floor(size) + 1 if math.isfinite(size) else None,
+        needed_unit="networks",
+        details=details,
+    )
+
+
+def _too_few(values: Sequence[float], label: str, details: dict[str, Detail]) -> Ruling:
+    """No verdict on networks too few, or without a finite value."""
+    finite = [value for value in values if math.isfinite(value)]
+    have = f"{len(finite)} of {len(values)} networks have a finite value"
+    return Ruling(
+        verdict=Verdict.INCONCLUSIVE,
+        reason=f"{have}; all must, and at least {FEWEST_NETWORKS}",
+        figure=Figure(label=label, value=sum(finite) / len(finite) if finite else None),
+        needed=FEWEST_NETWORKS if finite and len(values) < FEWEST_NETWORKS else None,
         needed_unit="networks",
         details=details,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from mli_check.errors import OptionError
 from mli_check.statistics import Interval, Verdict, mean_interval, paired_proportions
 from mli_check.verdicts.ruling import FEWEST_NETWORKS, LEVEL, Detail, Figure, Ruling, enough, interval_figure, usable
 
@@ -12,26 +13,26 @@ LEAST_SHIFT = 0.02  # of alpha (one step of 51 points), or of error (2 points): 
 LEAST_EXCESS = 0.10  # ten networks in a hundred: no smaller change of a rate is of interest
 
 
-def all_positive(differences: Mapping[str, Sequence[float]], label: str) -> Ruling:
+def all_positive(differences: Mapping[str, Sequence[float]], label: str, least: float = LEAST_SHIFT) -> Ruling:
     """Judge "larger in every one of these comparisons": differences over matched networks, a list a comparison.
 
     `reproduced` if the 95% interval of the mean difference lies above 0 in every comparison of at least 10 networks;
-    `not reproduced` if in any it lies below 0.02 (with confidence 1 - 0.05 / comparisons), which goes first; else
-    `inconclusive`.
+    `not reproduced` if in any it lies below `least`, the smallest difference of interest (with confidence 1 - 0.05 /
+    comparisons), which goes first; else `inconclusive`. Raises OptionError unless `least` is positive and finite.
     """
+    if not 0 < least < math.inf:
+        raise OptionError(f"`least`, the smallest difference of interest, must be positive and finite, got {least!r}")
     figures = {name: mean_interval(values) for name, values in differences.items() if usable(values)}
-    details: dict[str, Detail] = {}
-    for name, found in figures.items():
-        details[name] = f"{found.estimate:.3f} (95% interval {found.low:.3f} to {found.high:.3f}, n = {found.n})"
+    details: dict[str, Detail] = {name: _told(found, least) for name, found in figures.items()}
     missing = [name for name in differences if name not in figures]
     weakest = min(figures, key=lambda name: figures[name].low, default=None)
     figure = interval_figure(label, None if weakest is None else figures[weakest])
     strict = 1 - LEVEL / max(len(differences), 1)
     highest = {name: mean_interval(differences[name], strict).high for name in figures}
-    absent = [name for name in figures if highest[name] < LEAST_SHIFT]
+    absent = [name for name in figures if highest[name] < least]
     if absent:
         figure = interval_figure(label, figures[min(absent, key=lambda name: highest[name])])
-        reason = f"no difference of {LEAST_SHIFT} or more in: {', '.join(absent)}"
+        reason = f"no difference of {least:g} or more in: {', '.join(absent)}"
         return Ruling(verdict=Verdict.NOT_REPRODUCED, reason=reason, figure=figure, details=details)
     if missing or weakest is None:
         reason = f"too few networks, or curves that never fall, in: {', '.join(missing) or 'no comparison given'}"
@@ -39,23 +40,29 @@ def all_positive(differences: Mapping[str, Sequence[float]], label: str) -> Ruli
     if figures[weakest].low > 0:
         reason = f"larger in all of: {', '.join(figures)}; the smallest difference is that of {weakest}"
         return Ruling(verdict=Verdict.REPRODUCED, reason=reason, figure=figure, details=details)
-    reason = f"the interval of {weakest} includes both no difference and one of {LEAST_SHIFT}"
+    reason = f"the interval of {weakest} includes both no difference and one of {least:g}"
     return Ruling(
         verdict=Verdict.INCONCLUSIVE,
         reason=reason,
         figure=figure,
-        needed=_networks_needed(figures, highest),
+        needed=_networks_needed(figures, highest, least),
         needed_unit="networks",
         details=details,
     )
 
 
-def _networks_needed(figures: Mapping[str, Interval], highest: Mapping[str, float]) -> int:
-    """Networks at which the same means would decide: all above 0, or any below 0.02, whichever comes first."""
+def _told(found: Interval, least: float) -> str:
+    """An interval in words, to a tenth of `least` or finer."""
+    places = max(3, 1 - math.floor(math.log10(least)))
+    estimate, low, high = (f"{value:.{places}f}" for value in (found.estimate, found.low, found.high))
+    return f"{estimate} (95% interval {low} to {high}, n = {found.n})"
+
+
+def _networks_needed(figures: Mapping[str, Interval], highest: Mapping[str, float], least: float) -> int:
+    """Networks at which the same means would decide: all above 0, or any below `least`, whichever comes first."""
     above = [enough(found.n, found.high - found.estimate, found.estimate) for found in figures.values()]
     below = [
-        enough(found.n, highest[name] - found.estimate, LEAST_SHIFT - found.estimate)
-        for name, found in figures.items()
+        enough(found.n, highest[name] - found.estimate, least - found.estimate) for name, found in figures.items()
     ]
     return math.floor(min(max(above), *below)) + 1
 
