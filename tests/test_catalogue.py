@@ -19,8 +19,8 @@ HOW_MANY = {"T": 38, "L": 19, "U": 8, "W": 8, "X": 12}
 EXPECTED_IDS = tuple(f"{prefix}{n}" for prefix, count in HOW_MANY.items() for n in range(1, count + 1))
 PAPER_OF = {"T": "tao2024", "L": "lucas2020", "U": "lucas2021", "W": "wang2023", "X": "mli-check"}
 COVERED = {
-    *("T1", "T2", "T3", "T4", "T5", "T6", "T9", "T10", "T11", "T12", "T13", "T14", "T15", "T16", "T17", "T18", "T19"),
-    *("T23", "T24", "T27", "T29", "T32", "T33", "T34", "T38", "L11", "X1", "X2", "X3", "X5", "X6", "X7", "X11"),
+    *(f"T{number}" for number in range(1, 39)),
+    *("L11", "X1", "X2", "X3", "X4", "X5", "X6", "X7", "X9", "X10", "X11"),
 }
 
 # The numbered items of "Where the texts cannot be read literally", the claims each concerns, and a trace of each.
@@ -28,7 +28,7 @@ READINGS = {
     1: {"T4": "(1−α)θ₀"},
     2: {"T23": "J(α=0) − J(α=1)", "T25": "τ of the total drop"},
     3: {"T15": "b_{l+r+1}", "T16": "η/α²"},
-    4: {"T16": "convolution, BN, ReLU", "T17": "last layer", "T30": "last layer", "T32": "last layer"},
+    4: {"T16": "convolution, BN, ReLU"} | dict.fromkeys(["T17", "T18", "T30", "T32"], "last layer"),
     5: {"T12": "positive", "T13": "positive", "T4": "tie", "T29": "tie", "X5": "tie"},
     6: {"T19": "α²(1−α)²b²"},
     7: {"T22": "αθ_F + (1−α)ε"},

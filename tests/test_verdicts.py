@@ -233,6 +233,42 @@ def test_too_few_networks_or_a_plateau_that_is_not_a_number_leave_it_open(values
     assert "own" not in found.reason
 
 
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        pytest.param(spread(0.002, 0.001), REPRODUCED, id="surely above 0"),
+        pytest.param(spread(0.0005, 0.001), OPEN, id="nothing or one of interest"),
+        pytest.param(spread(0.0, 0.0009), NOT, id="surely less than of interest"),
+        pytest.param(spread(0.0005, 0.0002), NOT, id="surely above 0, and less than of interest"),
+    ],
+)
+def test_a_claim_can_name_a_smaller_difference_of_interest(differences: list[float], verdict: Verdict) -> None:
+    found = all_positive({"end": differences}, "rise", least=0.001)
+    assert found.verdict is verdict
+    assert ("0.001" in found.reason) is (verdict is not REPRODUCED)
+
+
+def test_differences_are_told_to_a_tenth_of_the_least_of_interest() -> None:
+    differences = {"end": spread(0.00244, 0.00122)}
+    wide = all_positive(differences, "rise").details["end"]
+    narrow = all_positive(differences, "rise", least=0.001).details["end"]
+    assert wide == "0.002 (95% interval 0.001 to 0.004, n = 10)"
+    assert narrow == "0.0024 (95% interval 0.0012 to 0.0037, n = 10)"
+
+
+def test_the_networks_needed_follow_the_least_of_interest() -> None:
+    differences = spread(0.0002, 0.001)
+    found = all_positive({"end": differences}, "rise", least=0.001)
+    assert (found.verdict, found.needed) == (OPEN, 16)
+    assert all_positive({"end": list(np.resize(differences, 2 * found.needed))}, "rise", least=0.001).verdict is NOT
+
+
+@pytest.mark.parametrize("least", [0.0, -0.02, NAN, INF])
+def test_a_difference_of_interest_that_is_none_is_an_error(least: float) -> None:
+    with pytest.raises(OptionError, match="must be positive and finite, got"):
+        all_positive({"end": spread(0.3, 0.1)}, "rise", least=least)
+
+
 def test_a_comparison_without_enough_networks_does_not_hide_one_that_refutes() -> None:
     assert all_positive({"own": [NAN] * 10, "zero": spread(-0.3, 0.1)}, "difference").verdict is NOT
 

@@ -39,7 +39,9 @@ CLAIMS: tuple[Claim, ...] = (
         statement="In a network of L layers whose only bias is the last one, on the zero path class y overtakes class "
         "k where α^(L−1) (s_y − s_k) = b_k − b_y, with s the logits before the bias at θ_F. One forward pass thus "
         "predicts every example's flip, which tends to α = 1 with depth.",
-        outcome="flips where predicted; longer plateaus with depth", planned="needs last-bias flips and such networks",
+        outcome="flips where predicted; longer plateaus with depth",
+        reading="L counts the last layer. That the plateau grows with depth is no identity, since b and s need not be "
+        "alike in networks of several depths: their ratio is recorded.",
     ),
     Claim(
         id="X5", paper=_PAPER, kinds=(_E,), where="Follows from T15 and T4",
@@ -75,15 +77,17 @@ CLAIMS: tuple[Claim, ...] = (
         statement="With ε = −∇L(θ_F) the train loss rises at the end of the path if and only if ∇L·θ_F + ‖∇L‖² > 0. "
         "At a stationary point of training with weight decay λ this is −λ(1−λ)‖θ_F‖² < 0: no rise.",
         outcome="no rise of the train loss at such a point",
-        reading="T22 speaks of the test error, and its noise is so small that the path is practically the zero path.",
-        planned="needs the gradient noise",
+        reading="L is the train loss without the weight decay, λ/2‖θ‖² with λ < 1. T22 speaks of the test error, and "
+        "its noise is so small that the path is practically the zero path.",
     ),
     Claim(
         id="X10", paper=_PAPER, kinds=(_TH,), where="Explains T9",
         statement="For a linear softmax classifier whose W is a stationary point of the L2-regularised loss, the loss "
         "on the line from noise N to W is convex and falls whenever W·(W−N) ≥ 0, so T9 is no evidence about deep "
         "networks.",
-        outcome="monotone for every such N", planned="needs the linear softmax classifier as a subject",
+        outcome="convex and monotone for every such N",
+        reading="The loss on the line is the one without the L2 term. Its slope at W is −λ W·(W−N), so from every "
+        "other N it rises at the end.",
     ),
     Claim(
         id="X11", paper=_PAPER, kinds=(_E, _Q), where="Bears on L7 and T10",
