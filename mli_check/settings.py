@@ -27,6 +27,7 @@ ACTIVATIONS = ("relu", "tanh", "sigmoid")
 PRECISIONS = ("float32", "float64", "bfloat16")
 AUGMENTATIONS = ("", "crop", "crop-flip")
 LOSSES = ("cross_entropy", "squared_error")
+SCHEDULES = ("steps", "linear")
 
 
 def _absent(value: Any) -> Any:
@@ -49,12 +50,13 @@ class DataSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSetting:
-    """An architecture of `mli_check.models`: hidden widths, a named variant, BN and bias switches.
+    """An architecture of `mli_check.models`: hidden widths, a named variant, switches of BN, LN and biases.
 
     `hidden_bias` False takes the biases of all layers but the last, so that the one left is that of the logits.
 
     `init` is `torch` (each layer's own default), `kaiming` (normal, fan-in, ReLU gain) or `xavier` (normal), the latter
-    two with zero biases.
+    two with zero biases; for models that were trained before also `pretrained`: those weights, below a head that is
+    drawn.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ModelSetting:
     init: str = _absent("torch")
     activation: str = _absent("relu")
     hidden_bias: bool = _absent(True)
+    layer_norm: bool = _absent(False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,8 @@ class Recipe:
     `checkpoints` are iterations (optimiser steps, counted from 1) after which a state is kept; those beyond the end are
     an error. `init_seed` draws the weights, `order_seed` the order of the examples and their augmentation: `crop` (a
     random crop after padding by 4 pixels) or `crop-flip` (and mirrored half of the time), drawn anew in every epoch.
-    `precision` `bfloat16` means float32 weights, with autocast to bfloat16 in the forward pass.
+    `precision` `bfloat16` means float32 weights, with autocast to bfloat16 in the forward pass. With `schedule`
+    `linear` the learning rate also falls in a straight line, a bit after each step, to 0 after the last.
     """
 
     optimiser: str
@@ -91,6 +95,7 @@ class Recipe:
     precision: str = _absent("float32")
     augmentation: str = _absent("")
     loss: str = _absent("cross_entropy")
+    schedule: str = _absent("steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +137,11 @@ class Setting:
         model, recipe = self.model, self.recipe
         shape = "-".join(map(str, model.hidden)) or model.variant
         parts = [f"{model.name} {shape}".strip(), "BN" if model.batch_norm else "no BN"]
+        parts += ["LN"] if model.layer_norm else []
         parts += [] if model.bias else ["no bias"]
         parts += [] if model.hidden_bias else ["no hidden bias"]
         parts += [model.activation] if model.activation != "relu" else []
+        parts += [model.init] if model.init == PRETRAINED else []
         parts += [f"{self.data.name}{f'[:{self.data.subset}]' if self.data.subset else ''}"]
         parts += [f"{self.data.label_noise:.4g} of labels random"] if self.data.label_noise else []
         parts += [recipe.augmentation] if recipe.augmentation else []
@@ -142,6 +149,7 @@ class Setting:
         parts += [f"momentum {recipe.momentum:g}"] if recipe.momentum else []
         parts += [f"wd {recipe.weight_decay:g}"] if recipe.weight_decay else []
         parts += [f"x{recipe.gamma:g} at {recipe.milestones}"] if recipe.milestones else []
+        parts += ["linear to 0"] if recipe.schedule == "linear" else []
         parts += [f"{recipe.epochs} epochs of batches of {recipe.batch_size}"]
         parts += [recipe.loss.replace("_", " ")] if recipe.loss != "cross_entropy" else []
         parts += [recipe.precision] if recipe.precision == "bfloat16" else []
@@ -240,11 +248,12 @@ def _check(setting: Setting) -> None:
     recipe, model, data = setting.recipe, setting.model, setting.data
     for what, got, known in (
         ("optimiser", recipe.optimiser, OPTIMISERS),
-        ("init", model.init, INITIALISATIONS),
+        ("init", model.init, (*INITIALISATIONS, PRETRAINED)),
         ("activation", model.activation, ACTIVATIONS),
         ("precision", recipe.precision, PRECISIONS),
         ("augmentation", recipe.augmentation, AUGMENTATIONS),
         ("loss", recipe.loss, LOSSES),
+        ("schedule", recipe.schedule, SCHEDULES),
     ):
         if got not in known:
             raise UnknownNameError(what, got, known)

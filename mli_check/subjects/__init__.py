@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mli_check.errors import UnknownNameError
+from mli_check.subjects.fine_tuned import FINE_TUNED, FINE_TUNED_PAPER, FINE_TUNED_SMOKE
 from mli_check.subjects.paper import PAPER, s7_settings
 from mli_check.subjects.quick import QUICK
 from mli_check.subjects.standard import SMOKE, STANDARD
 from mli_check.subjects.subject import GPU_SCALES, SCALES, Subject
 
-SUBJECTS: tuple[Subject, ...] = (*QUICK, *SMOKE, *STANDARD, *PAPER)
+SUBJECTS: tuple[Subject, ...] = (
+    *QUICK, *SMOKE, *FINE_TUNED_SMOKE, *STANDARD, *FINE_TUNED, *PAPER, *FINE_TUNED_PAPER
+)  # fmt: skip
 DEFAULT_SCALES = ("quick", "standard")  # where none is asked for
 
 _BY_KEY = {(subject.name, subject.scale): subject for subject in SUBJECTS}

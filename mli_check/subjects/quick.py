@@ -8,12 +8,15 @@ from mli_check.subjects.subject import Subject, setting
 MANY = 20  # of the subjects of claims about what always or tends to happen
 
 _FCN4 = ModelSetting(name="fcn", hidden=(64, 64, 64))
+_FCN4_BN = ModelSetting(name="fcn", hidden=(64, 64, 64), batch_norm=True)
+_FCN4_LN = ModelSetting(name="fcn", hidden=(64, 64, 64), layer_norm=True)
 _FCN4_RECIPE = Recipe(optimiser="sgd", lr=0.05, momentum=0.9, epochs=20, batch_size=50)
 _VGG = ModelSetting(name="vgg", variant="tiny", hidden=(32,), init="kaiming")
 _VGG_BN = ModelSetting(name="vgg", variant="tiny", hidden=(32,), init="kaiming", batch_norm=True)
 _VGG_RECIPE = Recipe(
-    optimiser="sgd", lr=0.02, momentum=0.9, weight_decay=1e-4, epochs=15, batch_size=50, milestones=(10, 13)
-)
+    optimiser="sgd", lr=0.02, momentum=0.9, weight_decay=1e-4, epochs=15, batch_size=50, milestones=(10, 13),
+    checkpoints=(3, 10, 30, 100),
+)  # fmt: skip
 
 _LENET = ModelSetting(name="lenet", variant="tiny")
 _LENET_BN = ModelSetting(name="lenet", variant="tiny", batch_norm=True)
@@ -89,6 +92,21 @@ QUICK = (  # the slowest group first: claims run in this order, and no worker sh
         group="fcn4-digits",
         networks=MANY,
         setting=setting("digits", _FCN4, _FCN4_RECIPE),
+    ),
+    Subject(
+        name="fcn4-bn-digits",
+        title="FCN4 with BN on the embedded digits",
+        scale="quick",
+        group="fcn4-norm-digits",
+        setting=setting("digits", _FCN4_BN, _FCN4_RECIPE),
+        calibration_examples=250,
+    ),
+    Subject(
+        name="fcn4-ln-digits",
+        title="FCN4 with layer normalisation on the embedded digits",
+        scale="quick",
+        group="fcn4-norm-digits",
+        setting=setting("digits", _FCN4_LN, _FCN4_RECIPE),
     ),
     Subject(
         name="fcn4-gaussian",

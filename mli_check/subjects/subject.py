@@ -40,19 +40,19 @@ def setting(data: str, model: ModelSetting, recipe: Recipe) -> Setting:
     return Setting(data=DataSetting(name=data), model=model, recipe=recipe)
 
 
-def smoke(subject: Subject) -> Subject:
+def smoke(subject: Subject, examples: int = 2000, measured: int = 50, points: int = 6) -> Subject:
     """The subject cut down to show that it runs: two networks, one epoch, 2,000 examples, few points and test examples.
 
-    Its recipe differs from the subject's, so that its networks are kept under digests of their own.
+    Its recipe or its examples differ from the subject's, so that its networks are kept under digests of their own.
     """
     shortened = replace(subject.setting.recipe, epochs=1, milestones=())
-    data = replace(subject.setting.data, subset=2000)
+    data = replace(subject.setting.data, subset=examples)
     return replace(
         subject,
         scale="smoke",
         setting=replace(subject.setting, data=data, recipe=shortened),
         networks=2,
-        test_examples=50,
-        calibration_examples=50,
-        points=6,
+        test_examples=measured,
+        calibration_examples=measured,
+        points=points,
     )

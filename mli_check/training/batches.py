@@ -36,7 +36,10 @@ def split(shuffled: Tensor, draws: Draws | None, size: int) -> Iterator[tuple[Te
 
 
 def as_seen(data: Dataset, rows: Tensor, draws: Draws | None, dtype: torch.dtype) -> Tensor:
-    """The inputs of the examples `rows`, (b,), as the network sees them: augmented, normalised, of its own dtype."""
+    """The inputs of the examples `rows`, (b,), as the network sees them: augmented, normalised, of its own dtype.
+
+    Inputs of dtype int64 are indices, such as those of tokens, and stay so.
+    """
     inputs = data.inputs
     assert isinstance(inputs, Tensor)  # `network` has read their shape, which a dict does not have
     batch = inputs[rows]
@@ -44,7 +47,7 @@ def as_seen(data: Dataset, rows: Tensor, draws: Draws | None, dtype: torch.dtype
         batch = augment(batch, draws)
     if data.normalisation is not None:
         batch = data.normalisation(batch, dtype)
-    return batch.to(dtype)
+    return batch if batch.dtype == torch.int64 else batch.to(dtype)
 
 
 def weights_dtype(recipe: Recipe) -> torch.dtype:

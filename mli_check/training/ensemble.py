@@ -28,7 +28,7 @@ from mli_check.training.batches import Order, as_seen, weights_dtype
 from mli_check.training.fit import Fit, check, network, on_cpu
 from mli_check.training.grouping import kind_of
 from mli_check.training.stacked_norm import normalise_stacked
-from mli_check.training.steps import GraphedStep, Step, optimiser_of, schedule_of
+from mli_check.training.steps import GraphedStep, Schedule, Step, optimiser_of
 
 _Updated: TypeAlias = tuple[slice, torch.optim.Optimizer]  # rows of a stack, and what updates them
 
@@ -54,7 +54,7 @@ def fit_together(settings: Sequence[Setting], data: Sequence[Dataset], progress:
             )
     if len({kind_of(setting) for setting in settings}) != 1:
         raise OptionError(
-            "networks that are trained at once must differ only in seeds, init, optimiser, learning rate, schedule, "
+            "networks that are trained at once must differ only in seeds, init, optimiser, learning rate, milestones, "
             "momentum, weight decay, checkpoints and random labels; train the others apart"
         )
     training = _Ensemble(settings, data)
@@ -152,9 +152,10 @@ class _Ensemble:
             recipe = settings[rows.start].recipe
             optimiser = optimiser_of(weights, recipe, self._device)
             self._optimisers.append((rows, optimiser))
-            self._schedules.append(schedule_of(optimiser, recipe))
+            self._schedules.append(Schedule(optimiser, recipe, len(self._data)))
         step = StackedStep(self._stack, self._optimisers, resolve(self._recipe.loss)[1], self._recipe)
-        self._step: Step = GraphedStep(step) if self._device.type == "cuda" else step
+        changing = self._recipe.schedule == "linear"
+        self._step: Step = GraphedStep(step, every_step=changing) if self._device.type == "cuda" else step
         self._orders = [Order(setting.recipe, len(self._data)) for setting in settings]
         self._iteration = 0
 
@@ -197,10 +198,12 @@ class _Ensemble:
         total = torch.zeros(len(self._members), dtype=torch.float64, device=self._device)
         for inputs, targets in self._batches():
             total += self._step(inputs, targets)
+            for schedule in self._schedules:
+                schedule.after_step()
             self._iteration += 1
             self._keep_checkpoints()
         for schedule in self._schedules:
-            schedule.step()
+            schedule.after_epoch()
         losses = (total / len(self._data)).tolist()
         for row, (member, lr, loss) in enumerate(zip(self._members, rates, losses, strict=True)):
             if member.diverged_at:

@@ -19,7 +19,7 @@ from mli_check.progress import Progress
 from mli_check.settings import Recipe, Setting
 from mli_check.states import clone
 from mli_check.training.batches import Order, as_seen, split, weights_dtype
-from mli_check.training.steps import EagerStep, GraphedStep, Step, optimiser_of, schedule_of
+from mli_check.training.steps import EagerStep, GraphedStep, Schedule, Step, optimiser_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,10 @@ class _Training:
         if self._channels_last:
             model.to(memory_format=torch.channels_last)
         self._optimiser = optimiser_of(model.parameters(), recipe, self._device)
-        self._schedule = schedule_of(self._optimiser, recipe)
+        self._schedule = Schedule(self._optimiser, recipe, len(data))
         step = EagerStep(model, self._optimiser, resolve(recipe.loss)[1], recipe)
-        self._step: Step = GraphedStep(step) if self._device.type == "cuda" else step
+        changing = recipe.schedule == "linear"
+        self._step: Step = GraphedStep(step, every_step=changing) if self._device.type == "cuda" else step
         self._order = Order(recipe, len(data))
 
     @property
@@ -123,10 +124,11 @@ class _Training:
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for inputs, targets in self._batches():
             total += self._step(inputs, targets)
+            self._schedule.after_step()
             self.iteration += 1
             if self.iteration in self.recipe.checkpoints:
                 self.checkpoints[self.iteration] = on_cpu(self.model)
-        self._schedule.step()
+        self._schedule.after_epoch()
         return {"iteration": self.iteration, "lr": lr, "train_loss": float(total) / len(self.data)}
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -29,13 +29,14 @@ GPU_SHARE = 0.25
 def kind_of(setting: Setting) -> Hashable:
     """What networks that are trained at once must share: architecture, inputs, epochs, batch size, precision, loss.
 
-    So they may differ in seeds, form of the init, optimiser, learning rate and its schedule, momentum, weight decay,
-    checkpoints and random labels.
+    And whether the learning rate changes at every step. So they may differ in seeds, form of the init, optimiser,
+    learning rate and its milestones, momentum, weight decay, checkpoints and random labels.
     """
     recipe = setting.recipe
     data = DataSetting(name=setting.data.name, subset=setting.data.subset)
     model = dataclasses.replace(setting.model, init="torch")
-    return data, model, recipe.epochs, recipe.batch_size, recipe.precision, recipe.augmentation, recipe.loss
+    shared = ("epochs", "batch_size", "precision", "augmentation", "loss", "schedule")
+    return data, model, *(getattr(recipe, name) for name in shared)
 
 
 def groups(settings: Sequence[Setting], data_of: Callable[[Setting], Dataset]) -> list[list[Setting]]:

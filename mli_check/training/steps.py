@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from mli_check.losses import Loss
 from mli_check.settings import Recipe
@@ -28,9 +29,24 @@ def optimiser_of(weights: Iterable[Tensor], recipe: Recipe, device: torch.device
     return torch.optim.Adam(weights, lr=lr, weight_decay=decay, fused=cuda or None, capturable=cuda)
 
 
-def schedule_of(optimiser: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
-    """What changes the optimiser's learning rate after each epoch."""
-    return torch.optim.lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
+class Schedule:
+    """Changes an optimiser's learning rate as the recipe says, over its epochs of so many examples each."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, recipe: Recipe, examples: int) -> None:
+        self._epochs = lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
+        self._steps: lr_scheduler.LRScheduler | None = None
+        if recipe.schedule == "linear":
+            steps = -(-examples // recipe.batch_size) * recipe.epochs
+            self._steps = lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
+
+    def after_step(self) -> None:
+        """One optimiser step has been taken."""
+        if self._steps is not None:
+            self._steps.step()
+
+    def after_epoch(self) -> None:
+        """All examples have been seen once more."""
+        self._epochs.step()
 
 
 class EagerStep:
@@ -77,16 +93,16 @@ class GraphedStep:
     The first batches are trained on as usual; then the step is captured, without being run, and replayed on every
     further batch of the first one's shape. Other shapes (the last, smaller batch) are stepped as usual. A graph holds
     the learning rates as constants, so that the step is captured anew when one changes; `captures` counts. Where a
-    capture fails, `failure` says why, and training goes on as usual.
+    capture fails, `failure` says why, and training goes on as usual; likewise where rates change at `every_step`.
     """
 
-    def __init__(self, step: Capturable) -> None:
+    def __init__(self, step: Capturable, *, every_step: bool = False) -> None:
         self._step = step
         self._warm = 0
         self._shapes: tuple[torch.Size, torch.Size] | None = None
         self._captured: _Captured | None = None
         self.captures = 0
-        self.failure = ""
+        self.failure = "the learning rate changes at every step" if every_step else ""
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         shapes = inputs.shape, targets.shape
