@@ -14,6 +14,7 @@ from torch.func import functional_call
 from mli_check import curves
 from mli_check.paths import ScaledPath
 from mli_check.results import Chart, Series
+from mli_check.statistics import rank_correlation
 from mli_check.theory import Flips, last_bias_flips
 from mli_check.training.fit import network
 from mli_check.verdicts import FEWEST_NETWORKS, Constancy, agrees, all_of, all_positive, compare, unchanged
@@ -84,16 +85,6 @@ def followed(curve, scores, bias, layers) -> tuple[Followed, Flips]:
         plateau=curve.plateau("balanced_error"),
     )
     return found, flips
-
-
-def rank_correlation(first, second) -> float:
-    """Spearman's, with mean ranks for ties; 0 where either does not vary, NaN where one is no number."""
-    if not np.isfinite([*first, *second]).all():
-        return float("nan")
-    ranks = [[sum(b < a for b in v) + (sum(b == a for b in v) - 1) / 2 for a in v] for v in (first, second)]
-    if min(np.ptp(row) for row in ranks) == 0:
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def criterion(networks):

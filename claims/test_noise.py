@@ -11,7 +11,7 @@ from mli_check import states
 from mli_check.noises import FAMILIES, noise, scaled
 from mli_check.paths import LinearPath
 from mli_check.results import Chart, Series
-from mli_check.statistics import Verdict, rise_test, wilson
+from mli_check.statistics import Verdict, rank_correlation, rise_test, wilson
 from mli_check.verdicts import all_of, all_positive, level_for, never_rises, stays, usually
 from mli_check.workbench import UNRELATED, error_chart
 
@@ -72,7 +72,12 @@ def weaker(curves, tests):
 criterion = never_rises
 
 
-@pytest.mark.claim(id="T20", expected={})
+@pytest.mark.claim(
+    id="T20",
+    expected=dict.fromkeys(QUICK, "inconclusive"),
+    reason="2 to 20 of 40 noise curves may rise by more than the margin near chance level, and with some seeds one "
+    "surely does, which refutes it there; once the plateau is left none does",
+)
 @pytest.mark.parametrize("subject", [*QUICK, *LARGE], indirect=True)
 def test_error_rises_as_the_noise_takes_over(mli, bench, subject):
     """Along alpha theta_F + (1 - alpha) epsilon with one draw of epsilon from each of four families (binary, Kaiming
@@ -131,7 +136,11 @@ def by_margin(rises):
     return Chart(title, "margin (share of the total drop)", "share of 100 curves", MARGINS, series, caption)
 
 
-@pytest.mark.claim(id="T21", expected={})
+@pytest.mark.claim(
+    id="T21",
+    expected=dict.fromkeys(FCN4S, "inconclusive"),
+    reason="88 to 93 of 100 curves stay within the margin, which is near the limit of 0.85; at most 4 have no rise",
+)
 @pytest.mark.parametrize("subject", [*FCN4S, "fcn4-mnist", "vgg16-bn-cifar10", "resnet20-cifar10"], indirect=True)
 def test_nearly_all_noise_curves_are_monotone(mli, bench, subject):
     """100 paths alpha theta_F + (1 - alpha) epsilon to one trained network, 25 draws of each of four families (binary,
@@ -192,16 +201,6 @@ def size_criterion(tests, starts, ends):
     )  # fmt: skip
 
 
-def rank_correlation(first, second):
-    """Spearman's, with mean ranks for ties; 0 where either does not vary, NaN where a value is NaN."""
-    if not np.isfinite(second).all():
-        return float("nan")
-    ranks = [[sum(b < a for b in v) + (sum(b == a for b in v) - 1) / 2 for a in v] for v in (first, second)]
-    if min(np.ptp(row) for row in ranks) == 0:
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
 def trend(lengths):
     """What a straight line in log delta, fitted to all lengths, changes from the first delta to the last."""
     places = np.log(DELTAS)
@@ -233,7 +232,12 @@ def measured(table, starts):
     return found
 
 
-@pytest.mark.claim(id="T25", expected={})
+@pytest.mark.claim(
+    id="T25",
+    expected=dict.fromkeys(["fcn4-gaussian", "vgg-bn-digits"], "not reproduced"),
+    reason="the plateau grows with delta, but the rapid descent does not keep its length: alpha_E - alpha_S grows by "
+    "0.36 to 0.44 from delta = 0.1 to 10",
+)
 @pytest.mark.parametrize("subject", ["fcn4-gaussian", "vgg-bn-digits", "fcn4-mnist", "vgg16-bn-cifar10"], indirect=True)
 def test_plateau_grows_with_the_size_of_the_initialisation(mli, bench, subject):
     """From theta_0 times the factors that give delta = 0.1, 0.3, 1, 3, 10 to theta_F, in 10 networks, 51 points, with
@@ -275,7 +279,12 @@ def told(curves, ends):
     return f"alpha_S {start:.2f}, alpha_E {end:.2f}, largest rise {max(c.delta('balanced_error') for c in curves):.3f}"
 
 
-@pytest.mark.claim(id="T26", expected={})
+@pytest.mark.claim(
+    id="T26",
+    expected=dict.fromkeys(FCN4S, "reproduced") | {"vgg-bn-digits": "inconclusive"},
+    reason="VGG with BN: near chance level up to half of 50 curves may rise by more than the margin, and with some "
+    "seeds one surely does; once the plateau is left none does",
+)
 @pytest.mark.parametrize("subject", [*QUICK, "fcn4-mnist", "vgg16-bn-cifar10"], indirect=True)
 def test_error_falls_from_a_constant_initialisation(mli, bench, subject):
     """From a state whose every parameter is the one positive constant that gives delta = 0.1, 0.3, 1, 3, 10 to theta_F,

@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 from mli_check.paths import RectifiedPath, ScaledPath
+from mli_check.statistics import rank_correlation
 from mli_check.symmetry import gsi
 from mli_check.verdicts import all_of, all_positive, at_most, unchanged
 from mli_check.workbench import SCALES, error_chart
@@ -147,14 +148,6 @@ def gap(curve):
     """The mean over alpha from 1/64 to 1 of error(alpha theta) - error(theta): class-balanced, trapezoids."""
     alphas, errors = curve.alphas[1:], curve.balanced_error[1:]
     return float(np.trapezoid(errors - errors[-1], alphas) / (alphas[-1] - alphas[0]))
-
-
-def rank_correlation(first, second):
-    """Spearman's, with mean ranks for ties; 0 where either does not vary."""
-    ranks = [[sum(b < a for b in v) + (sum(b == a for b in v) - 1) / 2 for a in v] for v in (first, second)]
-    if min(np.ptp(row) for row in ranks) == 0:
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def size_criterion(gaps, without):

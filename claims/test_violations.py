@@ -210,7 +210,11 @@ def homogeneous_curves(table, runs):
     return table.measure([homogeneous(table, run) for run in runs], "train", allow_diverged=True)
 
 
-@pytest.mark.claim(id="T37", expected={})
+@pytest.mark.claim(
+    id="T37",
+    expected={"fcn4-digits": "inconclusive"},
+    reason="homogeneous biases remove the violation in 2 or 3 of 13 networks, with some seeds surely in less than half",
+)
 @pytest.mark.parametrize("subject", SUBJECTS, indirect=True)
 def test_biases_that_move_homogeneously_remove_the_violation(mli, bench, subject):
     """The violators of T33, between the same end points theta_0 and theta_F: a bias that follows k layers moves as

@@ -247,6 +247,24 @@ def stratified_difference(
     return Interval(estimate=estimate, low=estimate - half, high=estimate + half, n=total)
 
 
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
+    """Spearman's rank correlation of two lists of equal length, with mean ranks for ties.
+
+    0 where either does not vary, NaN where a value is not finite. Raises OptionError for lists of another length.
+    """
+    pair = [np.asarray(values, dtype=np.float64) for values in (first, second)]
+    if pair[0].ndim != 1 or pair[0].shape != pair[1].shape:
+        shapes = " and ".join(str(values.shape) for values in pair)
+        raise OptionError(f"a rank correlation needs two lists of one length, got shapes {shapes}")
+    if not all(np.isfinite(values).all() for values in pair):
+        return math.nan
+    below, same = ([how(v[None, :], v[:, None]).sum(axis=1) for v in pair] for how in (np.less, np.equal))
+    ranks = [less + (equal - 1) / 2 for less, equal in zip(below, same, strict=True)]
+    if not all(np.ptp(row) for row in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def paired_proportions(first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95) -> Interval:
     """How much more often something happens in `first` than in `second`, over matched pairs.
 

@@ -98,13 +98,6 @@ def test_steps_count_as_misplaced_where_they_are_not_both_measured_and_predicted
     assert flips.misplaced(measured, np.array([[0], [0], [0], [1]]), tied) == 0
 
 
-def test_the_rank_correlation_of_plateaus_is_spearmans() -> None:
-    assert flips.rank_correlation([1, 3, 5], [0.1, 0.4, 0.5]) == pytest.approx(1)
-    assert flips.rank_correlation([1, 3, 5, 7], [0.1, 0.1, 0.0, 0.2]) == pytest.approx(0.3162, abs=1e-4)
-    assert flips.rank_correlation([1, 3, 5], [0.1, 0.1, 0.1]) == 0
-    assert np.isnan(flips.rank_correlation([1, 3, 5], [0.1, NAN, 0.5]))
-
-
 # X4: its networks
 
 

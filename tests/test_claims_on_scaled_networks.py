@@ -288,13 +288,6 @@ def test_the_gap_is_the_mean_height_above_the_end() -> None:
     assert scaled.gap(Stairs) == pytest.approx((0.4 * 0.3 + 0.4 * 0.1) / 0.8)
 
 
-def test_the_rank_correlation_is_spearmans() -> None:
-    assert scaled.rank_correlation([1, 2, 3], [0.1, 0.5, 9.0]) == pytest.approx(1)
-    assert scaled.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert scaled.rank_correlation([1, 2, 3, 4], [1, 1, 0, 2]) == pytest.approx(0.3162, abs=1e-4)
-    assert scaled.rank_correlation([1, 2, 3], [1, 1, 1]) == 0
-
-
 @pytest.mark.parametrize(
     ("gaps", "without", "verdict"),
     [

@@ -23,6 +23,7 @@ from mli_check.settings import (
     LOSSES,
     OPTIMISERS,
     PRECISIONS,
+    SCHEDULES,
     TRAINING_VERSION,
     DataSetting,
     ModelSetting,
@@ -39,10 +40,11 @@ REQUIRED: dict[str, dict[str, Any]] = {
 ABSENT_MEANS: dict[str, dict[str, Any]] = {
     "data": {"subset": 0, "label_noise": 0.0, "label_seed": 0},
     "model": {"hidden": (), "variant": "", "batch_norm": False, "bias": True, "init": "torch", "activation": "relu",
-              "hidden_bias": True},
+              "hidden_bias": True, "layer_norm": False},
     "recipe": {
         "momentum": 0.0, "weight_decay": 0.0, "milestones": (), "gamma": 0.1, "init_seed": 0, "order_seed": 0,
         "checkpoints": (), "precision": "float32", "augmentation": "", "loss": "cross_entropy",
+        "schedule": "steps",
     },
 }  # fmt: skip
 FIRST: dict[str, dict[str, Any]] = {  # of the fields that the first release had
@@ -57,8 +59,8 @@ FIRST: dict[str, dict[str, Any]] = {  # of the fields that the first release had
 }  # fmt: skip
 LATER: dict[str, dict[str, Any]] = {
     "data": {"label_noise": 0.25, "label_seed": 2},
-    "model": {"activation": "tanh", "hidden_bias": False},
-    "recipe": {"augmentation": "crop-flip", "loss": "squared_error"},
+    "model": {"activation": "tanh", "hidden_bias": False, "layer_norm": True},
+    "recipe": {"augmentation": "crop-flip", "loss": "squared_error", "schedule": "linear"},
 }
 OTHER = {part: FIRST[part] | LATER[part] for part in FIRST}  # values that are neither absent nor in REQUIRED
 KINDS = {"data": DataSetting, "model": ModelSetting, "recipe": Recipe}
@@ -90,6 +92,7 @@ def settings(draw: st.DrawFn) -> Setting:
             init=draw(st.sampled_from(INITIALISATIONS)),
             activation=draw(st.sampled_from(ACTIVATIONS)),
             hidden_bias=draw(st.booleans()),
+            layer_norm=draw(st.booleans()),
         ),
         recipe=Recipe(
             optimiser=optimiser,
@@ -106,6 +109,7 @@ def settings(draw: st.DrawFn) -> Setting:
             precision=draw(st.sampled_from(PRECISIONS)),
             augmentation=draw(st.sampled_from(AUGMENTATIONS)),
             loss=draw(st.sampled_from(LOSSES)),
+            schedule=draw(st.sampled_from(SCHEDULES)),
         ),
     )
 
@@ -383,8 +387,9 @@ def test_a_changed_recipe_keeps_data_and_model() -> None:
         (tiny_setting(), "fcn 8, no BN, digits[:100], sgd lr 0.1, 1 epochs of batches of 20, seeds 0/0"),
         (
             setting(**OTHER),
-            "vgg 64-32, BN, no bias, no hidden bias, tanh, digits-gaussian[:500], 0.25 of labels random, crop-flip, rmsprop lr 0.003, "
-            "momentum 0.9, wd 0.0001, x0.5 at (10, 13), 15 epochs of batches of 50, squared error, seeds 3/4",
+            "vgg 64-32, BN, LN, no bias, no hidden bias, tanh, digits-gaussian[:500], 0.25 of labels random, "
+            "crop-flip, rmsprop lr 0.003, momentum 0.9, wd 0.0001, x0.5 at (10, 13), linear to 0, 15 epochs of "
+            "batches of 50, squared error, seeds 3/4",
         ),
         (
             setting(recipe={"precision": "bfloat16"}),

@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from mli_check.errors import OptionError
-from mli_check.statistics import RiseTest, Verdict, mean_interval, paired_proportions, rise_test, wilson
+from mli_check.statistics import (
+    RiseTest,
+    Verdict,
+    mean_interval,
+    paired_proportions,
+    rank_correlation,
+    rise_test,
+    wilson,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -520,3 +528,33 @@ def test_a_threshold_in_units_of_error_replaces_the_share_of_the_drop() -> None:
 def test_a_negative_threshold_is_refused() -> None:
     with pytest.raises(OptionError, match=r"threshold=-0\.1"):
         rise_test(np.zeros((10, 3)), threshold=-0.1)
+
+
+# Rank correlation
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        ([1, 2, 3], [0.1, 0.5, 9.0], 1.0),
+        ([1, 2, 3], [3, 2, 1], -1.0),
+        ([1, 2, 3, 4], [1, 1, 0, 2], 0.31622777),
+        ([1, 2, 3], [1, 1, 1], 0.0),
+        ([1, 2, 3], [1, float("nan"), 2], float("nan")),
+        ([1, 2, float("inf")], [1, 3, 2], float("nan")),
+    ],
+)
+def test_the_rank_correlation_is_spearmans(first: list[float], second: list[float], wanted: float) -> None:
+    assert rank_correlation(first, second) == pytest.approx(wanted, nan_ok=True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-3, 3)), min_size=3, max_size=12))
+def test_the_rank_correlation_is_scipys(pairs: list[tuple[int, float]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    assume(len(set(first)) > 1 and len(set(second)) > 1)
+    assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
+
+
+def test_lists_of_two_lengths_have_no_rank_correlation() -> None:
+    with pytest.raises(OptionError, match=r"got shapes \(2,\) and \(3,\)"):
+        rank_correlation([1, 2], [1, 2, 3])

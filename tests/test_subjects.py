@@ -15,11 +15,12 @@ from mli_check import subjects
 from mli_check.data import LOADERS, Dataset
 from mli_check.data.images import IMAGE_SETS
 from mli_check.errors import OptionError, UnknownNameError
-from mli_check.settings import Setting
+from mli_check.settings import PRETRAINED, Setting
 from mli_check.subjects import DEFAULT_SCALES, GPU_SCALES, SCALES, SUBJECTS, Subject
 from mli_check.training.fit import network
 from mli_check.verdicts import FEWEST_NETWORKS
 
+EMBEDDED = ("digits", "digits-gaussian")
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: f"{subject.name}-{subject.scale}")
 
 
@@ -44,7 +45,7 @@ def test_no_subject_is_there_twice() -> None:
 @every_subject
 def test_a_subject_names_data_that_can_be_loaded_and_a_model_that_can_be_built(subject: Subject) -> None:
     assert subject.setting.data.name in LOADERS
-    assert (subject.setting.data.name in IMAGE_SETS) is (subject.scale in GPU_SCALES)
+    assert (subject.setting.data.name in EMBEDDED) is (subject.scale not in GPU_SCALES)
     assert len({setting.digest for setting in subject.settings()}) == subject.networks
     assert subject.networks >= (2 if subject.scale == "smoke" else FEWEST_NETWORKS)
 
@@ -57,7 +58,8 @@ def test_a_network_with_bn_says_how_many_examples_recalibrate_it(subject: Subjec
 @pytest.mark.parametrize("name", [subject.name for subject in at("standard")])
 def test_a_smoke_subject_is_the_standard_one_cut_short_under_digests_of_its_own(name: str) -> None:
     whole, short = subjects.get(name, "standard"), subjects.get(name, "smoke")
-    assert (short.setting.data.subset, short.setting.recipe.epochs) == (2000, 1)
+    examples = 100 if whole.setting.model.init == PRETRAINED else 2000
+    assert (short.setting.data.subset, short.setting.recipe.epochs) == (examples, 1)
     assert short.setting.model == whole.setting.model
     kept = {"epochs": whole.setting.recipe.epochs, "milestones": whole.setting.recipe.milestones}
     assert replace(short.setting.recipe, **kept) == whole.setting.recipe
