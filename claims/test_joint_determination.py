@@ -13,7 +13,6 @@ from mli_check.verdicts import all_of, all_positive, at_most
 
 SUBJECTS = ["fcn4-digits", "fcn4-gaussian", "lenet-digits", "vgg-digits", "vgg-bn-digits"]
 LARGE = ["fcn4-mnist", "vgg8-cifar10", "vgg8-bn-cifar10", "vgg16-bn-cifar10", "resnet8-cifar10", "resnet20-cifar10"]
-NETWORKS = 10  # of a subject that has more
 CLOSE = 0.05  # of the total drop, averaged over alpha: as close as curves of nearly the same shape are (T3)
 KINDS = {"scale": "scale invariance alone", "noise": "robustness to noise alone", "both": "both"}
 
@@ -60,24 +59,23 @@ def noise_alone(table, index, left):
     return LinearPath(final, moved), [float(ratio) for ratio in ratios[::-1]]
 
 
-def predictions(table, left, noise, numbers):
+def predictions(table, left, noise):
     """By kind, the errors that are predicted for the paths from `left`, where `noise` is the left end that perturbs."""
-    moves = [noise_alone(table, index, noise) for index in numbers]
+    moves = [noise_alone(table, index, noise) for index in range(len(table.settings))]
     noisy = table.measure([path for path, _ in moves], alphas=moves[0][1], allow_diverged=True)
-    observed, zero, chance = table.curves(left), table.curves("zero"), 1 - 1 / table.test.classes
-    found = {"scale": [zero[number].balanced_error for number in numbers]}
+    chance = 1 - 1 / table.test.classes
+    found = {"scale": [curve.balanced_error for curve in table.curves("zero")]}
     found["noise"] = [np.append(chance, curve.balanced_error[::-1]) for curve in noisy]  # alpha = 0: noise only
     found["both"] = [
-        together(scale, noise, observed[number].balanced_error[-1], chance)
-        for number, scale, noise in zip(numbers, found["scale"], found["noise"], strict=True)
+        together(scale, noise, curve.balanced_error[-1], chance)
+        for curve, scale, noise in zip(table.curves(left), found["scale"], found["noise"], strict=True)
     ]
     return found
 
 
-def distances_of(table, left, noise, numbers):
+def distances_of(table, left, noise):
     """By kind, the distance of each prediction from the curve it is of; and the predictions."""
-    predicted = predictions(table, left, noise, numbers)
-    observed = [table.curves(left)[number].balanced_error for number in numbers]
+    predicted, observed = predictions(table, left, noise), [curve.balanced_error for curve in table.curves(left)]
     distances = {
         kind: [distance(*pair, table.alphas) for pair in zip(observed, lines, strict=True)]
         for kind, lines in predicted.items()
@@ -98,19 +96,18 @@ def test_error_curve_follows_from_scale_invariance_and_noise_together(mli, bench
     in three ways: from scale invariance alone, by the error of alpha theta_F; from robustness to noise alone, by that
     of theta_F + (1 - alpha) / alpha theta_0'' with another unrelated draw; from both, by the product of the shares of
     right answers that each keeps, at most chance error. The distance of a prediction is its mean absolute difference
-    over alpha, a share of the total drop. Reproduced if over 10 networks the 95% intervals of the mean differences, the
-    distance from each alone minus that from both, lie above 0, and that of the mean distance from both lies at or below
-    0.05. Not reproduced if a difference is surely below 0.02 or the distance from both surely above 0.05; else
-    inconclusive. Recorded: the distances on the path from the own theta_0, with theta_0 itself as the noise.
+    over alpha, a share of the total drop. Reproduced if over at least 10 networks the 95% intervals of the mean
+    differences, the distance from each alone minus that from both, lie above 0, and that of the mean distance from both
+    lies at or below 0.05. Not reproduced if a difference is surely below 0.02 or the distance from both surely above
+    0.05; else inconclusive. Recorded: the distances on the path from the own theta_0, with theta_0 itself as the noise.
     """
     table = bench(subject)
-    numbers = range(min(NETWORKS, len(table.settings)))
-    distances, predicted = distances_of(table, "unrelated", "unrelated 2", numbers)
+    distances, predicted = distances_of(table, "unrelated", "unrelated 2")
     ruling = criterion(distances)
     details = {f"mean distance, {KINDS[kind]}": float(np.mean(found)) for kind, found in distances.items()}
-    own, _ = distances_of(table, "own", "own", numbers)
+    own, _ = distances_of(table, "own", "own")
     details |= {f"from the own theta_0, mean distance, {KINDS[kind]}": float(np.mean(f)) for kind, f in own.items()}
-    observed, alphas = table.curves("unrelated")[: len(numbers)], table.alphas
+    observed, alphas = table.curves("unrelated"), table.alphas
     series = [Series("observed", f"network {i}", curve.balanced_error) for i, curve in enumerate(observed)]
     for kind, found in predicted.items():
         series += [Series(KINDS[kind], f"network {i}", line, "dashed") for i, line in enumerate(found)]
@@ -121,4 +118,4 @@ def test_error_curve_follows_from_scale_invariance_and_noise_together(mli, bench
     title = "Test error from unrelated initialisations to theta_F, observed and predicted"
     chart = Chart(title, "alpha", "test error (class-balanced)", alphas, series, caption)
     ruling = replace(ruling, details={**ruling.details, **details})
-    mli.record(ruling, subject=subject, charts=[chart], settings=table.settings[: len(numbers)], device=table.device)
+    mli.record(ruling, subject=subject, charts=[chart], settings=table.settings, device=table.device)

@@ -164,6 +164,19 @@ def test_usually_follows_wilsons_interval(count: int, verdict: Verdict) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("holding", "draws", "share"), [(3, 13, 0.5), (22, 25, 0.85), (9, 10, 0.8)])
+def test_as_many_draws_as_needed_decide(holding: int, draws: int, share: float) -> None:
+    needed = usually([True] * holding + [False] * (draws - holding), share, "share").needed
+    assert needed is not None
+    assert needed > draws
+    times = -(-needed // draws)
+    assert usually(([True] * holding + [False] * (draws - holding)) * times, share, "share").verdict is not OPEN
+
+
+def test_a_share_on_the_limit_is_never_decided() -> None:
+    assert usually([True, False] * 5, 0.5, "share").needed is None
+
+
 def test_no_draws_leave_usually_open() -> None:
     assert usually([], 0.9, "share").verdict is OPEN
 

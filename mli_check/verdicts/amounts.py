@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mli_check.statistics import Verdict, mean_interval, stratified_difference, wilson
+from mli_check.statistics import Z_975, Verdict, mean_interval, stratified_difference, wilson
 from mli_check.verdicts.ruling import FEWEST_NETWORKS, Detail, Figure, Ruling, enough, interval_figure, usable
 
 
@@ -89,7 +89,8 @@ def usually(holds: Sequence[bool], share: float, label: str) -> Ruling:
         return Ruling(verdict=Verdict.REPRODUCED, reason=f"in {told} draws", figure=figure, details=details)
     if found.high < share:
         return Ruling(verdict=Verdict.NOT_REPRODUCED, reason=f"only in {told} draws", figure=figure, details=details)
-    size = enough(found.n, (found.high - found.low) / 2, abs(found.estimate - share))
+    gap = found.estimate - share  # the interval leaves `share` out once the score test rejects it
+    size = Z_975**2 * share * (1 - share) / gap**2 if gap else math.inf
     return Ruling(
         verdict=Verdict.INCONCLUSIVE,
         reason=f"in {told} draws; the interval includes {share:g}",
