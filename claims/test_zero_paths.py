@@ -203,7 +203,7 @@ def distance_criterion(outputs, growth, deltas):
     id="X11",
     expected="inconclusive",
     reason="all holds on one processor; on another, whose rounding trains other networks, the training loss of one "
-    "rescaled network in thirty rises by 0.0026 nats, beyond the 0.001 of a violation",
+    "rescaled network in sixty rises by 0.0026 nats, beyond the 0.001 of a violation",
 )
 @pytest.mark.parametrize("subject", ["fcn4-digits"], indirect=True)
 def test_distance_moved_depends_on_the_choice_among_equal_networks(mli, bench, subject):
