@@ -13,6 +13,7 @@ import pytest
 
 from mli_check import subjects
 from mli_check.errors import MissingDataError, MliCheckError
+from mli_check.settings import PRETRAINED
 from mli_check.subjects import Subject
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ def bench(
             found = Workbench(chosen, store, offset=offset, device=device_for(chosen))
             try:
                 _ = found.train, found.test
+                if found.subject.setting.model.init == PRETRAINED:  # whose weights are data too
+                    _ = found.model
             except MissingDataError as error:
                 pytest.skip(str(error))
             benches[key] = found

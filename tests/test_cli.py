@@ -100,7 +100,7 @@ def test_run_is_shielded_from_a_hostile_project(tmp_path: Path) -> None:
 
 BAD = {
     "unknown claim": (["run", "T99"], "unknown claim 'T99'"),
-    "planned claim": (["run", "T7"], "planned"),
+    "planned claim": (["run", "U7"], "planned"),
     "unknown subject": (["run", "--subject", "fcn5-digits"], "Did you mean `fcn4-digits`"),
     "unknown scale": (["run", "--scale", "huge"], "unknown scale 'huge'"),
     "unknown device": (["run", "--device", "quantum"], "--device quantum"),

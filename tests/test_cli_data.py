@@ -14,7 +14,8 @@ import pytest
 from test_data_import import SMALL, below, folder_of, idx, inside, put_hosts, put_small_records, tar_of
 
 from mli_check import cli
-from mli_check.data import IMAGE_SETS, load_dataset
+from mli_check.data import IMAGE_SETS, PREPARED_SETS, load_dataset
+from mli_check.data.weights import PRETRAINED
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -51,7 +52,8 @@ def test_import_says_where_it_wrote_and_list_finds_it(run: Run, root: Path, tmp_
         assert (status, out, err) == (0, f"{name}: checked and written to {folder}\n", "")
     status, out, err = run("data", "list", "--json", "--data-root", root)
     assert (status, err) == (0, "")
-    assert [entry["state"] for entry in json.loads(out)] == ["present"] * 5
+    states = {entry["name"]: entry["state"] for entry in json.loads(out)}
+    assert [states[name] for name in SMALL] == ["present"] * 5
 
 
 def test_the_root_may_come_from_the_environment(
@@ -79,8 +81,9 @@ def mixed(run: Run, root: Path, tmp_path: Path) -> Path:
 def test_list_as_json_says_what_is_there_and_how_to_bring_the_rest(run: Run, mixed: Path) -> None:
     status, out, err = run("data", "list", "--json", "--data-root", mixed)
     assert (status, err) == (0, "")
-    listed = {entry["name"]: entry for entry in json.loads(out)}
-    assert list(listed) == list(IMAGE_SETS)
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert list(entries) == [*IMAGE_SETS, *PREPARED_SETS, *PRETRAINED]
+    listed = {name: entries[name] for name in IMAGE_SETS}
     for name, entry in listed.items():
         assert entry.keys() == {"name", "title", "state", "remark", "train", "test"}
         assert (entry["title"], entry["train"], entry["test"]) == (IMAGE_SETS[name].title, 20, 6)
@@ -136,7 +139,7 @@ def test_a_failed_fetch_is_one_line_with_the_way_around(
 BAD: dict[str, tuple[list[str], str]] = {
     "unknown set to import": (["import", "cifar-10", "."], "unknown image dataset 'cifar-10'. Did you mean `cifar10`?"),
     "unknown set to fetch": (["fetch", "mnits"], "unknown image dataset 'mnits'. Did you mean `mnist`?"),
-    "embedded set": (["fetch", "digits"], "Known: cifar10, cifar100, fashion-mnist, mnist, svhn."),
+    "embedded set": (["fetch", "digits"], "unknown image dataset 'digits'. Known: ag-news, cifar10, cifar100, cub200"),
     "no such source": (["import", "mnist", "nowhere"], "no such file or folder: 'nowhere'"),
     "folder of something else": (["import", "mnist", "empty"], "it has none of its files"),
     "damaged archive": (["import", "mnist", "damaged.tgz"], "'damaged.tgz' is damaged or cannot be read"),
@@ -192,10 +195,11 @@ def mli_check(*arguments: str | Path, folder: Path) -> subprocess.CompletedProce
 
 def test_in_a_process_of_its_own_it_lists_the_real_sets_and_refuses_small_ones(tmp_path: Path) -> None:
     listed = json.loads(mli_check("data", "list", "--json", folder=tmp_path).stdout)
-    assert {entry["name"]: entry["train"] for entry in listed} == {
+    assert {entry["name"]: entry["train"] for entry in listed if entry["train"] is not None} == {
         "mnist": 60_000, "fashion-mnist": 60_000, "svhn": 73_257, "cifar10": 50_000, "cifar100": 50_000,
+        "mail": 3_991, "ag-news": 120_000, "cub200": 5_994,
     }  # fmt: skip
-    assert {entry["state"] for entry in listed} == {"missing"}
+    assert {entry["state"] for entry in listed if entry["train"] is not None} == {"missing"}
     done = mli_check("data", "import", "mnist", source("mnist", tmp_path), folder=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

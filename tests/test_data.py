@@ -190,7 +190,7 @@ def test_no_gaussian_image_is_drawn_twice(loaded: dict[tuple[str, str], Dataset]
     ("name", "split", "hint"),
     [
         ("digit", "test", "unknown dataset 'digit'. Did you mean `digits`?"),
-        ("imagenet-22k", "test", "Known: cifar10, cifar100, digits, digits-gaussian, fashion-mnist"),
+        ("imagenet-22k", "test", "Known: ag-news, cifar10, cifar100, cub200, digits, digits-gaussian"),
         ("", "test", "unknown dataset ''"),
         ("digits", "tets", "unknown split 'tets'. Did you mean `test`?"),
         ("digits", "validation", "Known: test, train."),

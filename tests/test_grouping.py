@@ -50,8 +50,17 @@ KINDS: dict[str, dict[str, Any]] = {
         "batch_norm": True,
         "bias": False,
         "activation": "tanh",
+        "hidden_bias": False,
+        "layer_norm": True,
     },
-    "recipe": {"epochs": 2, "batch_size": 20, "precision": "float64", "augmentation": "crop", "loss": "squared_error"},
+    "recipe": {
+        "epochs": 2,
+        "batch_size": 20,
+        "precision": "float64",
+        "augmentation": "crop",
+        "loss": "squared_error",
+        "schedule": "linear",
+    },
 }
 
 
