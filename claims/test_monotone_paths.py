@@ -12,7 +12,7 @@ LARGE = [
     "fcn4-mnist", "fcn4-fashion", "vgg8-cifar10", "vgg8-bn-cifar10", "vgg8-svhn", "vgg16-bn-cifar10", "resnet8-cifar10",
     "resnet20-cifar10", "resnet20-cifar100", "fcn-fashion", "fcn-s7-mnist", "fcn-s7-cifar10",
 ]  # fmt: skip
-QUICK = [*FIRST, "lenet-digits", "resnet8-digits"]
+QUICK = [*FIRST, "lenet-digits", "resnet8-digits", "fcn4-bn-digits", "fcn4-ln-digits"]
 SUBJECTS = [*QUICK, *LARGE]
 WITHOUT_RESNET8 = [*FIRST, "lenet-digits", *LARGE]  # which takes too long for more than T1 and T4 at quick scale
 SIGNS = {"plus": "theta_F + theta_0", "minus": "theta_F - theta_0"}
