@@ -89,8 +89,8 @@ def distances_of(table, left, noise):
     expected=dict.fromkeys(["fcn4-digits", "fcn4-gaussian"], "reproduced")
     | {"lenet-digits": "inconclusive"}
     | dict.fromkeys(["vgg-digits", "vgg-bn-digits"], "not reproduced"),
-    reason="VGG: noise alone predicts the curve as well as both do; LeNet: both together are nearer than noise alone by "
-    "0.02 to 0.04 of the drop, which ten networks do not decide with all seeds",
+    reason="VGG: noise alone predicts the curve as well as both do; LeNet: both together are nearer than noise alone "
+    "by 0.02 to 0.04 of the drop, which ten networks do not decide with all seeds",
 )
 @pytest.mark.parametrize("subject", [*SUBJECTS, *LARGE], indirect=True)
 def test_error_curve_follows_from_scale_invariance_and_noise_together(mli, bench, subject):
