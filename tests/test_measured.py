@@ -168,7 +168,7 @@ def test_keys_tell_threads_apart() -> None:
 
 def test_a_bench_keeps_its_curves_and_tells_paths_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = dataclasses.replace(find("lenet-bn-digits"), networks=1, test_examples=50, points=3)
-    short = dataclasses.replace(subject.setting.recipe, epochs=1, milestones=())
+    short = dataclasses.replace(subject.setting.recipe, epochs=1, milestones=(), checkpoints=())
     subject = dataclasses.replace(subject, setting=dataclasses.replace(subject.setting, recipe=short))
     first = Workbench(subject, Store(tmp_path))
     policies = ("recalibrate", "freeze", "interpolate")
@@ -189,7 +189,7 @@ def test_a_bench_keeps_its_curves_and_tells_paths_apart(tmp_path: Path, monkeypa
 
 def test_another_test_set_or_calibration_set_is_another_curve(tmp_path: Path) -> None:
     subject = dataclasses.replace(find("lenet-bn-digits"), networks=1, test_examples=50, points=3)
-    short = dataclasses.replace(subject.setting.recipe, epochs=1, milestones=())
+    short = dataclasses.replace(subject.setting.recipe, epochs=1, milestones=(), checkpoints=())
     subject = dataclasses.replace(subject, setting=dataclasses.replace(subject.setting, recipe=short))
     changes = ({}, {"test_examples": 60}, {"calibration_examples": 100}, {"points": 5})
     benches = [Workbench(dataclasses.replace(subject, **change), Store(tmp_path)) for change in changes]
