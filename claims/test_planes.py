@@ -23,6 +23,7 @@ NETWORKS = 10  # with a surface, and in Figure 6's chart, of a subject that has 
 ALPHAS = tuple(i / 10 for i in range(11))
 BETAS = tuple(i / 10 for i in range(-10, 11))
 COARSE = {"alphas": ALPHAS[::2], "betas": BETAS[::2]}  # for what is recorded only
+SMOKE = {"alphas": ALPHAS[::5], "betas": BETAS[::5]}
 LEAST_ASYMMETRY = 0.02  # of error: no smaller difference is of interest
 KINDS = {False: "without BN", True: "with BN"}
 
@@ -139,7 +140,8 @@ def test_surface_has_a_monotone_diagonal_and_is_asymmetric_in_beta(mli, bench, s
     """
     tables = {table.subject.setting.model.batch_norm: table for table in map(bench, names(subject))}
     tables = {KINDS[batch_norm]: table for batch_norm, table in sorted(tables.items())}
-    surfaces = {kind: surfaces_of(table, "own", alphas=ALPHAS, betas=BETAS) for kind, table in tables.items()}
+    grid = SMOKE if subject.scale == "smoke" else {"alphas": ALPHAS, "betas": BETAS}
+    surfaces = {kind: surfaces_of(table, "own", **grid) for kind, table in tables.items()}
     tests = {kind: table.rise_tests(table.curves("own"), len(tables)) for kind, table in tables.items()}
     found = {kind: [asymmetry(surface) for surface in several] for kind, several in surfaces.items()}
     ruling = surface_criterion(tests, found)
@@ -167,7 +169,8 @@ def surfaces_of(table, left, **grid):
 def recorded(table, surfaces, asymmetries):
     """Signed asymmetries of one kind of network, and whether they are there beside an unrelated initialisation too."""
     at_one = [asymmetry(surface, least_alpha=1.0) for surface in surfaces]
-    unrelated = [asymmetry(surface) for surface in surfaces_of(table, "unrelated", **COARSE)]
+    grid = SMOKE if table.subject.scale == "smoke" else COARSE
+    unrelated = [asymmetry(surface) for surface in surfaces_of(table, "unrelated", **grid)]
     return {
         "mean asymmetry, signed,": float(np.mean(asymmetries)),
         "networks worse at beta < 0": f"{sum(value > 0 for value in asymmetries)} of {len(asymmetries)}",
@@ -185,7 +188,7 @@ LINES = (
 
 def surface_charts(kind, surfaces, asymmetries):
     """The surface of network 0 and the mean over networks, as in Figures 9 and 17 to 19."""
-    errors = [surface.balanced_error for surface in surfaces]
+    errors, axes = [surface.balanced_error for surface in surfaces], (surfaces[0].alphas, surfaces[0].betas)
     caption = (
         "Figures 9 and 17 to 19: a monotone diagonal, and an error that is asymmetric in beta. Here the error at beta "
         f"< 0 minus that at beta > 0 is {np.mean(asymmetries):+.3f} on average."
@@ -193,7 +196,7 @@ def surface_charts(kind, surfaces, asymmetries):
     return [
         SurfaceChart(
             f"Test error of alpha theta_F + beta theta_0 {kind}, {which}",
-            "alpha", "beta", "test error (class-balanced)", ALPHAS, BETAS, values.T, LINES, caption,
+            "alpha", "beta", "test error (class-balanced)", *axes, values.T, LINES, caption,
         )
         for which, values in (("network 0", errors[0]), ("mean over networks", np.mean(errors, axis=0)))
     ]  # fmt: skip
