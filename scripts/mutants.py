@@ -29,7 +29,7 @@ from queue import SimpleQueue
 
 PROJECT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).resolve().with_name("faults.toml")
-PARTS = ("mli_check", "claims", "tests", "scripts", "conftest.py", "pyproject.toml")
+FOLDERS, FILES = ("mli_check", "claims", "tests", "scripts"), ("conftest.py", "pyproject.toml")  # what is copied
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 SECONDS = 300  # for one witness; a fault may make a loop endless
 
@@ -104,9 +104,9 @@ class Trial:
         return min((outcome.status for _, outcome in self.outcomes), key=list(Status).index)
 
     def __str__(self) -> str:
+        blind = ", ".join(witness for witness, outcome in self.outcomes if outcome.status is Status.MISSED)
         line = f"{self.status:13} {self.seconds:5.0f} s  {self.fault.name}"
-        blind = [witness for witness, outcome in self.outcomes if outcome.status is Status.MISSED]
-        told = [f"{line}; not noticed by {', '.join(blind)}" if blind else line]
+        told = [f"{line}; not noticed by {blind}" if blind else line]
         for witness, outcome in self.outcomes:
             if outcome.status is Status.BROKEN:
                 told.append(f"  {witness} ended with exit code {outcome.code}:\n{ending(outcome.said)}")
@@ -120,12 +120,14 @@ class Workshop:
 
     def __init__(self, folder: Path, project: Path) -> None:
         self.root = folder / "project"
+        self._running: subprocess.Popen[str] | None = None
+        self._stopped = False
         self.root.mkdir()
-        for part in filter(Path.exists, (project / name for name in PARTS)):
-            if part.is_dir():
-                shutil.copytree(part, self.root / part.name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(part, self.root / part.name)
+        for part in FOLDERS:
+            if (project / part).is_dir():
+                shutil.copytree(project / part, self.root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in filter(Path.is_file, map(project.joinpath, FILES)):
+            shutil.copy2(file, self.root)
         where = self._run([sys.executable, "-c", "import mli_check; print(mli_check.__file__)"], folder / "store").said
         if not Path(where.strip()).resolve().is_relative_to(self.root.resolve()):
             raise UnusableError(f"tests would import another mli_check than the copy's in {self.root}: {where}")
@@ -146,6 +148,12 @@ class Workshop:
             file.write_text(source, encoding="utf-8")
         return Trial(fault, outcomes, time.monotonic() - started)
 
+    def stop(self) -> None:
+        """End what runs in the copy, and what may be started yet."""
+        self._stopped = True
+        if (running := self._running) is not None:
+            kill(running)
+
     def _run(self, command: Sequence[str], store: Path, seconds: float | None = None) -> Outcome:
         """Its output goes to a file, for a pipe stays open as long as any process that the tests have started."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {
@@ -156,24 +164,30 @@ class Workshop:
             "MLI_CHECK_STORE": str(store),
         }
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-            streams = {"stdout": said, "stderr": said}
-            with subprocess.Popen(command, cwd=self.root, env=environment, start_new_session=True, **streams) as run:
+            with subprocess.Popen(
+                command, cwd=self.root, env=environment, stdout=said, stderr=said, text=True, start_new_session=True
+            ) as run:
+                self._running = run
                 try:
-                    code = run.wait(seconds)
+                    code = run.wait(0 if self._stopped else seconds)
                 except subprocess.TimeoutExpired:
                     code = None
-                with contextlib.suppress(ProcessLookupError):  # it and all that it started have ended
-                    os.killpg(run.pid, signal.SIGKILL)
+                kill(run)
+                self._running = None
             said.seek(0)
             return Outcome(code, said.read())
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a process that leads a group, with all that it has started."""
+    with contextlib.suppress(ProcessLookupError):  # they have all ended
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def load(table: Path) -> list[Fault]:
     """The faults of a table. Raises UnusableError for two of one name."""
-    faults = [
-        Fault(**{**entry, "noticed_by": tuple(entry["noticed_by"])})
-        for entry in tomllib.loads(table.read_text(encoding="utf-8"))["fault"]
-    ]
+    entries = tomllib.loads(table.read_text(encoding="utf-8"))["fault"]
+    faults = [Fault(**{**entry, "noticed_by": tuple(entry["noticed_by"])}) for entry in entries]
     twice = [name for name, count in Counter(fault.name for fault in faults).items() if count > 1]
     if twice:
         raise UnusableError(f"several faults of one name: {', '.join(twice)}")
@@ -189,8 +203,7 @@ def stale(faults: Sequence[Fault], project: Path) -> list[str]:
         except (UnusableError, OSError) as error:
             lines.append(str(error))
         lines += [f"{fault.name}: there is no {one}" for one in fault.noticed_by if not exists(one, project)]
-        if not fault.noticed_by:
-            lines.append(f"{fault.name}: has no witness")
+        lines += [] if fault.noticed_by else [f"{fault.name}: has no witness"]
     return lines
 
 
@@ -209,27 +222,34 @@ def trials(faults: Sequence[Fault], project: Path, jobs: int) -> Iterator[Trial]
         folders = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-"))) for _ in range(jobs)]
         shops = [Workshop(folder, project) for folder in folders]
         witnesses = list(dict.fromkeys(witness for fault in faults for witness in fault.noticed_by))
-        pool = stack.enter_context(ThreadPoolExecutor(jobs))
         shares = [witnesses[number::jobs] for number in range(min(jobs, len(witnesses)))]
-        for outcome in pool.map(Workshop.judge, shops, shares):
-            if outcome.code != 0:
-                raise UnusableError(f"witnesses fail where no fault is planted:\n{ending(outcome.said)}")
-        free = SimpleQueue[Workshop]()
-        for shop in shops:
+        pool = stack.enter_context(ThreadPoolExecutor(jobs))
+        try:
+            for done in as_completed([pool.submit(Workshop.judge, *pair) for pair in zip(shops, shares, strict=False)]):
+                if done.result().code != 0:
+                    raise UnusableError("witnesses fail where no fault is planted:\n" + ending(done.result().said))
+            yield from _tried(faults, shops, pool)
+        except BaseException:
+            for shop in shops:
+                shop.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _tried(faults: Sequence[Fault], shops: Sequence[Workshop], pool: ThreadPoolExecutor) -> Iterator[Trial]:
+    free = SimpleQueue[Workshop]()
+    for shop in shops:
+        free.put(shop)
+
+    def try_out(fault: Fault) -> Trial:
+        shop = free.get()
+        try:
+            return shop.try_out(fault)
+        finally:
             free.put(shop)
 
-        def try_out(fault: Fault) -> Trial:
-            shop = free.get()
-            try:
-                return shop.try_out(fault)
-            finally:
-                free.put(shop)
-
-        running = [pool.submit(try_out, fault) for fault in faults]
-        try:
-            yield from (done.result() for done in as_completed(running))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for done in as_completed([pool.submit(try_out, fault) for fault in faults]):
+        yield done.result()
 
 
 def ending(text: str) -> str:
@@ -275,4 +295,5 @@ def main(arguments: Sequence[str] | None = None, project: Path = PROJECT, table:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it leaves no copy and no process behind
     sys.exit(main())

@@ -118,6 +118,7 @@ def test_the_rates_of_the_violation_claim_are_ten_times_each_other() -> None:
 
 # Criteria with evidence by hand
 
+
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_t1_t2_and_t4_judge_by_the_worst_of_ten_networks(verdict: Verdict) -> None:
     assert monotone.criterion([FALLING] * 9 + [TESTS[verdict]]).verdict is verdict

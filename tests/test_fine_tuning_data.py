@@ -66,9 +66,9 @@ TEXTS = ["the ball in the bin", "", "Wall St. Bears?\nÜber — 北京", "the " 
 def test_byte_pairs_are_those_of_transformers(root: Path) -> None:
     transformers = pytest.importorskip("transformers", reason=LACKS.format("transformers"))
     folder = root / "weights" / "roberta"
-    theirs = transformers.RobertaTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")
-    )(TEXTS, truncation=True, max_length=16, padding="max_length")["input_ids"]
+    theirs = transformers.RobertaTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))(
+        TEXTS, truncation=True, max_length=16, padding="max_length"
+    )["input_ids"]
     assert tokens.token_ids(TEXTS, "roberta", 16, root).tolist() == theirs
 
 
@@ -100,7 +100,7 @@ def test_without_a_vocabulary_the_command_is_named(tmp_path: Path) -> None:
 
 ROWS = {
     "train": [
-        ("3", "Wall St. Bears Claw Back Into the Black", "Reuters - Short-sellers, \"ultra-cynics\",\\are back."),
+        ("3", "Wall St. Bears Claw Back Into the Black", 'Reuters - Short-sellers, "ultra-cynics",\\are back.'),
         ("1", "A title, with a comma", "A description\nover two lines"),
         ("4", "the ball", "in the bin"),
         ("2", "", ""),
@@ -150,9 +150,7 @@ def test_news_are_loaded_as_they_were_imported(news: Path, root: Path) -> None:
     ],
     ids=["header", "class 5", "class 0", "two fields", "four fields", "not UTF-8"],
 )
-def test_a_file_of_another_form_is_refused_by_row(
-    content: str | bytes, complaint: str, news: Path, root: Path
-) -> None:
+def test_a_file_of_another_form_is_refused_by_row(content: str | bytes, complaint: str, news: Path, root: Path) -> None:
     (news / "train.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=complaint):
         import_dataset("ag-news", news, root)

@@ -23,6 +23,8 @@ def total(values):
     return result
 """
 TESTS = """\
+import time
+
 from mli_check.sums import total
 
 
@@ -36,9 +38,13 @@ def test_no_number():
 
 def test_what_is_wrong_anyway():
     assert total([1]) == 2
+
+
+def test_for_an_hour():
+    time.sleep(3600)
 """
-NOTICES, BLIND, WRONG = (
-    f"tests/test_sums.py::{name}" for name in ("test_three_numbers", "test_no_number", "test_what_is_wrong_anyway")
+NOTICES, BLIND, WRONG, LONG = (
+    f"tests/test_sums.py::test_{name}" for name in ("three_numbers", "no_number", "what_is_wrong_anyway", "for_an_hour")
 )
 
 
@@ -154,10 +160,11 @@ def test_all_that_does_not_fit_is_told_at_once(project: Path, capsys: pytest.Cap
     assert "two: stands 0 times" in told
 
 
-def test_witnesses_that_fail_without_a_fault_are_no_witnesses(
+def test_witnesses_that_fail_without_a_fault_are_told_before_others_have_ended(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(project, fault("minus", "result + value", "result - value", WRONG)) == 2
+    planted = fault("minus", "result + value", "result - value", LONG, WRONG)
+    assert run(project, planted, arguments=("--jobs", "2")) == 2
     told = capsys.readouterr()
     assert "witnesses fail where no fault is planted" in told.err
     assert "test_what_is_wrong_anyway" in told.err

@@ -7,12 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from claim_benches import Bench, small
 from symmetry_helpers import output
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import mli_check as mli
+from mli_check.data import load_dataset
+from mli_check.runs import Store
 from mli_check.statistics import Verdict, rise_test
 from mli_check.strategies import fill
+from mli_check.verdicts import usually
 
 
 @pytest.mark.parametrize("kind", [mli.rsi, mli.vsi])
@@ -52,3 +57,39 @@ def test_every_example_has_a_multiplier_of_its_own_however_many_there_are() -> N
     half = np.random.default_rng(0).integers(0, 2, (4096, 11)).astype(float)
     wanted = rise_test(half).critical
     assert rise_test(np.concatenate([half, 1 - half])).critical == pytest.approx(wanted, abs=0.2)
+
+
+def test_what_never_happens_is_not_more_often_than_never() -> None:
+    assert usually([False] * 20, 0.0, "share").verdict is Verdict.INCONCLUSIVE
+
+
+def test_gaussian_digits_vary_as_much_as_a_sample_says_that_their_population_does() -> None:
+    """The variances summed over pixels and classes, each within a class: 2000 draws a class know their sum to 0.25%.
+
+    Divided by n = 100 images in place of n - 1 it would be 1% too small.
+    """
+    real, drawn = load_dataset("digits", "train"), load_dataset("digits-gaussian", "test")
+    wanted, found = (
+        sum(float(data.inputs[data.targets == label].var(0).sum()) for label in range(10)) for data in (real, drawn)
+    )
+    assert found == pytest.approx(wanted, rel=0.005)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(small("found", epochs=1), Store(tmp_path_factory.mktemp("store")))
+
+
+def test_training_loss_is_measured_on_the_training_examples(bench: Bench) -> None:
+    run = bench.runs(bench.settings)[0]
+    bench.model.load_state_dict(run.final)
+    with torch.no_grad():
+        wanted = cross_entropy(bench.model.eval()(bench.train.inputs), bench.train.targets)
+    assert bench.loss_curves([run])[0].loss[-1] == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_rise_tests_in_several_parts_of_a_claim_are_each_at_a_stricter_level(bench: Bench) -> None:
+    curves = bench.curves("own")
+    level = 0.05 / (2 * len(curves))
+    assert bench.rise_tests(curves, parts=2) == [curve.rise_test(level=level) for curve in curves]
+    assert bench.rise_tests(curves, parts=2) != bench.rise_tests(curves)

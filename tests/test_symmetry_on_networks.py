@@ -151,5 +151,3 @@ def test_the_networks_are_of_many_kinds() -> None:
     shares = {kind: seen[kind] / seen["all"] for kind in kinds}
     print({kind: f"{share:.0%}" for kind, share in shares.items()})
     assert min(shares.values()) >= 0.15, shares
-
-
