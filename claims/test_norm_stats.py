@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -69,18 +68,6 @@ def test_error_falls_under_every_policy_and_recalculation_shortens_the_plateau(m
 # T28
 
 
-def log_spaced(steps):
-    """3, 10, 30, 100, ... iterations, as many as lie before the last of `steps`."""
-    return [i for power in range(9) for i in (3 * 10**power, 10 ** (power + 1)) if i < steps]
-
-
-def kept_settings(table):
-    """The settings of the networks, with checkpoints at log-spaced iterations."""
-    recipe = table.subject.setting.recipe
-    steps = recipe.epochs * math.ceil(len(table.train) / recipe.batch_size)
-    return [setting.with_recipe(checkpoints=log_spaced(steps)) for setting in table.settings[:NETWORKS]]
-
-
 def barrier(curve):
     """The mean class-balanced error over alpha from 0.1 to 0.5, minus that at alpha = 0."""
     alphas = np.round(curve.alphas, 6)
@@ -117,7 +104,7 @@ def test_interpolated_statistics_make_a_barrier_from_checkpoints_and_recalculate
     0.02 or a rise surely exceeds that margin (level 0.05 over networks and checkpoints); else inconclusive.
     """
     table, warmed = bench(subject), bench(calibrated_on_all(subject))
-    settings, chance = kept_settings(table), 1 - 1 / table.test.classes
+    settings, chance = table.settings[:NETWORKS], 1 - 1 / table.test.classes
     interpolated = from_checkpoints(table, settings, "interpolate")
     recalculated = from_checkpoints(warmed, settings, "recalibrate")
     shown = {name: found for name, found in interpolated.items() if can_show_a_barrier(found, chance)}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from mli_check.curves import Curve, Record
 from mli_check.data import Dataset
 from mli_check.settings import DataSetting, ModelSetting, Recipe, Setting
 from mli_check.statistics import RiseTest, Verdict
@@ -79,6 +82,21 @@ class Bench(Workbench):
     @cached_property
     def train(self) -> Dataset:
         return training_data(self.subject.setting)
+
+
+RECORD = Record(
+    path="Plane", loss="cross_entropy", norm_stats=None, calibration_batch=None, engine="loop", precision="highest",
+    device="cpu", examples=1, batch_size=1, seconds=0.0,
+)  # fmt: skip
+
+
+def line(errors: Sequence[float]) -> Curve:
+    """A curve of class-balanced errors over equal steps."""
+    values = np.array(errors)
+    return Curve(
+        alphas=np.linspace(0, 1, len(values)), loss=values, error=values, balanced_error=values, outcomes=None,
+        classes=None, record=RECORD,
+    )  # fmt: skip
 
 
 class Listener:

@@ -61,9 +61,30 @@ def test_a_smoke_subject_is_the_standard_one_cut_short_under_digests_of_its_own(
     examples = 100 if whole.setting.model.init == PRETRAINED else 2000
     assert (short.setting.data.subset, short.setting.recipe.epochs) == (examples, 1)
     assert short.setting.model == whole.setting.model
-    kept = {"epochs": whole.setting.recipe.epochs, "milestones": whole.setting.recipe.milestones}
-    assert replace(short.setting.recipe, **kept) == whole.setting.recipe
+    recipe = whole.setting.recipe
+    kept = {"epochs": recipe.epochs, "milestones": recipe.milestones, "checkpoints": recipe.checkpoints}
+    assert replace(short.setting.recipe, **kept) == recipe
+    assert set(short.setting.recipe.checkpoints) <= set(recipe.checkpoints)
     assert not {s.digest for s in short.settings()} & {s.digest for s in whole.settings()}
+
+
+def log_spaced(steps: int) -> tuple[int, ...]:
+    """3, 10, 30, 100, ... iterations, as many as lie before the last of `steps`."""
+    return tuple(i for power in range(9) for i in (3 * 10**power, 10 ** (power + 1)) if i < steps)
+
+
+FROM_CHECKPOINTS = ("vgg-bn-digits", "vgg16-bn-cifar10", "resnet8-cifar10", "resnet20-cifar100")
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [subject for subject in SUBJECTS if subject.name in FROM_CHECKPOINTS],
+    ids=lambda subject: f"{subject.name}-{subject.scale}",
+)
+def test_the_networks_of_t28_keep_log_spaced_checkpoints_up_to_their_end(subject: Subject) -> None:
+    data, recipe = subject.setting.data, subject.setting.recipe
+    examples = data.subset or (1000 if data.name == "digits" else IMAGE_SETS[data.name].train.examples)
+    assert recipe.checkpoints == log_spaced(recipe.epochs * -(-examples // recipe.batch_size))
 
 
 def test_the_four_lenets_differ_in_biases_and_bn_alone() -> None:

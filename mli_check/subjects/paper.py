@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 from mli_check.settings import ModelSetting, Recipe, Setting
@@ -23,6 +24,8 @@ _S4 = Recipe(
 )  # fmt: skip
 _S6 = Recipe(optimiser="sgd", lr=0.1, epochs=200, batch_size=512)
 _S7 = Recipe(optimiser="sgd", lr=0.01, epochs=100, batch_size=128)
+
+_CHECKPOINTS = (3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000)  # for Figure 5 of Tao et al. 2024
 
 S7_DEPTHS, S7_WIDTHS = (1, 4, 8, 16), (128, 1024, 4096)
 S7_ACTIVATIONS, S7_INITS, S7_SEEDS = ("relu", "tanh", "sigmoid"), ("xavier", "kaiming"), (0, 1, 2)
@@ -61,11 +64,13 @@ _S7_CHOICE = "one of the 72 architectures: 4 hidden layers of 1024 ReLUs, no BN,
 
 PAPER = (
     _paper(
-        "vgg16-bn-cifar10", "S3: VGG16 with BN on CIFAR-10", "cifar10", VGG16_BN, _S3,
+        "vgg16-bn-cifar10", "S3: VGG16 with BN on CIFAR-10", "cifar10", VGG16_BN,
+        replace(_S3, checkpoints=_CHECKPOINTS),
         "one linear layer after the convolutions, batches of 128, random crops and mirror images, bfloat16 autocast",
     ),
     _paper(
-        "resnet20-cifar100", "S4: ResNet20 with BN on CIFAR-100", "cifar100", RESNET20, _S4,
+        "resnet20-cifar100", "S4: ResNet20 with BN on CIFAR-100", "cifar100", RESNET20,
+        replace(_S4, checkpoints=_CHECKPOINTS),
         "shortcuts without parameters, batches of 128, random crops and mirror images, bfloat16 autocast",
     ),
     _paper(

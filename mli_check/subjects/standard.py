@@ -19,11 +19,11 @@ _VGG8_RECIPE = Recipe(
 )  # fmt: skip
 _SMALL_RECIPE = Recipe(
     optimiser="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=8, batch_size=128, milestones=(5, 7),
-    augmentation="crop-flip", precision="bfloat16",
+    augmentation="crop-flip", precision="bfloat16", checkpoints=(3, 10, 30, 100, 300),
 )  # fmt: skip
 _DEEP_RECIPE = Recipe(
     optimiser="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=10, batch_size=128, milestones=(6, 9),
-    augmentation="crop-flip", precision="bfloat16",
+    augmentation="crop-flip", precision="bfloat16", checkpoints=(3, 10, 30, 100, 300, 1000, 3000),
 )  # fmt: skip
 _WIDTHS = "hidden widths of 1024, batches of 128"
 _VGG8_LAYERS = "5 convolutions of 64 to 512 channels and 3 linear layers, batches of 128, no augmentation"

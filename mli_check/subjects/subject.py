@@ -45,7 +45,10 @@ def smoke(subject: Subject, examples: int = 2000, measured: int = 50, points: in
 
     Its recipe or its examples differ from the subject's, so that its networks are kept under digests of their own.
     """
-    shortened = replace(subject.setting.recipe, epochs=1, milestones=())
+    recipe = subject.setting.recipe
+    steps = -(-examples // recipe.batch_size)
+    kept = tuple(step for step in recipe.checkpoints if step < steps)
+    shortened = replace(recipe, epochs=1, milestones=(), checkpoints=kept)
     data = replace(subject.setting.data, subset=examples)
     return replace(
         subject,
