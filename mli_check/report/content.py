@@ -17,7 +17,7 @@ class Run:
     """One results document without its records: when, where and with what it was made.
 
     `finished` is empty for a run that was killed; `created` then dates it. `versions` are those of the environment that
-    a figure may depend on.
+    a figure may depend on. How many tests passed and failed is None where the results are kept without it.
     """
 
     number: int
@@ -28,8 +28,8 @@ class Run:
     finished: str
     environment: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
-    passed: int
-    failed: int
+    passed: int | None
+    failed: int | None
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -191,7 +191,7 @@ class Content:
     @property
     def failed(self) -> int:
         """How many tests failed, over all runs."""
-        return sum(run.failed for run in self.runs)
+        return sum(run.failed or 0 for run in self.runs)
 
     @property
     def skipped(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from mli_check import catalogue
@@ -31,7 +32,7 @@ def build(documents: Sequence[Document]) -> Content:
 
 def _run(number: int, document: Document) -> Run:
     environment = document["environment"]
-    tests = document["tests"]
+    tests = document.get("tests") or {"skipped": []}
     return Run(
         number=number,
         scale=document["scale"],
@@ -41,8 +42,8 @@ def _run(number: int, document: Document) -> Run:
         finished=_date(document["finished"]) if document["finished"] else "",
         environment=tuple((_printed(name), str(value)) for name, value in environment.items()),
         versions=tuple((_printed(name), str(environment[name])) for name in _VERSIONS if name in environment),
-        passed=tests["passed"],
-        failed=tests["failed"],
+        passed=tests.get("passed"),
+        failed=tests.get("failed"),
         skipped=tuple((item["test"], item["reason"]) for item in tests["skipped"]),
     )
 
@@ -111,19 +112,25 @@ def _result(judged: Judged, runs: Sequence[Run], anchors: _Anchors) -> Result:
         needed=_count(record["needed"]) and f"{_count(record['needed'])} {record.get('needed_unit', '')}".strip(),
         networks=_count(record["networks"]),
         details=tuple((label, *_detail(value)) for label, value in record["details"].items()),
-        settings=tuple((setting["digest"], setting["summary"]) for setting in record["settings"]),
+        settings=tuple((setting["digest"], setting["summary"]) for setting in record.get("settings", ())),
         charts=tuple(
             _chart(anchors.take(f"{name}-chart"), item, record if number == 0 else None)
-            for number, item in enumerate(record["charts"])
+            for number, item in enumerate(record.get("charts", ()))
         ),
         device=record["device"],
         threads=_count(record.get("threads")),
         date=_date(record["date"]),
-        took=numbers.duration(record["seconds"]),
-        reproduce=record["reproduce"],
+        took=numbers.duration(record["seconds"]) if "seconds" in record else "",
+        reproduce=_command(record, judged.scale),
         run=runs[judged.newest.document],
-        earlier=tuple(_earlier(old, record, runs) for old in judged.earlier),
+        earlier=tuple(_earlier(old, judged, runs) for old in judged.earlier),
     )
+
+
+def _command(record: Record, scale: str) -> str:
+    """What judges the claim anew; of a kept record, which lacks it, the plain command."""
+    plain = shlex.join(["mli-check", "run", record["claim"], "--scale", scale, "--subject", record["subject"]])
+    return str(record.get("reproduce", plain))
 
 
 def _chart(anchor: str, item: Record, judged: Record | None) -> ChartRecord:
@@ -140,8 +147,9 @@ def _shown(record: Record) -> str:
     return f"{source}: {claim.outcome.rstrip('.')}. Here, {record['verdict']}: {record['reason'].rstrip('.')}."
 
 
-def _earlier(old: Found, newest: Record, runs: Sequence[Run]) -> Earlier:
+def _earlier(old: Found, judged: Judged, runs: Sequence[Run]) -> Earlier:
     label, figure, interval = _figure(old.record)
+    command = _command(old.record, judged.scale)
     return Earlier(
         verdict=old.record["verdict"],
         figure_label=label,
@@ -149,7 +157,7 @@ def _earlier(old: Found, newest: Record, runs: Sequence[Run]) -> Earlier:
         interval=interval,
         device=old.record["device"],
         date=_date(old.record["date"]),
-        reproduce=old.record["reproduce"] if old.record["reproduce"] != newest["reproduce"] else "",
+        reproduce=command if command != _command(judged.newest.record, judged.scale) else "",
         run=runs[old.document],
     )
 

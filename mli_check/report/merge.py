@@ -1,7 +1,8 @@
 """Several results documents become one: the newest record of each claim, subject and scale counts, older ones stay.
 
-The order of the documents does not matter, nor does it matter if one is given twice. Only where two different records
-bear the same date does the order decide: the one of the later document counts.
+A document that the project keeps, of records from several runs, counts as the documents of these runs. The order of
+the documents does not matter, nor does it matter if one is given twice. Only where two different records bear the same
+date does the order decide: the one of the later document counts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from mli_check.errors import ResultsError
 
 Document = Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -49,7 +52,9 @@ def merge(documents: Sequence[Document]) -> Merged:
     """All that the documents hold, each document and each record once.
 
     A record that two documents share, as a killed run's journal and its repetition may, is the younger document's.
+    Raises ResultsError for a kept record whose run is not kept.
     """
+    documents = [run for document in documents for run in unfolded(document)]
     texts = [json.dumps(document, sort_keys=True) for document in documents]
     places = {text: place for place, text in enumerate(texts)}
     ordered = sorted(places, key=lambda text: (*_age(documents[places[text]]), text))
@@ -60,6 +65,25 @@ def merge(documents: Sequence[Document]) -> Merged:
             identity = record["claim"], record["subject"], record.get("scale") or document["scale"]
             _add(found.setdefault(identity, []), Found(record, number, places[text]))
     return Merged(distinct, tuple(_judged(identity, known) for identity, known in sorted(found.items())))
+
+
+def unfolded(document: Document) -> list[Document]:
+    """The documents of the runs that a kept document has records of; any other document as it is."""
+    if "runs" not in document:
+        return [document]
+    runs: dict[str, list[Record]] = {run["id"]: [] for run in document["runs"]}
+    for record in document["records"]:
+        if record.get("run") not in runs:
+            raise ResultsError(
+                f"the kept record of {record['claim']} on {record['subject']} names a run, {record.get('run')!r}, that "
+                "is not kept with it; keep the results again with `python scripts/claims_page.py --keep RESULTS.json`"
+            )
+        runs[record["run"]].append({key: value for key, value in record.items() if key != "run"})
+    return [
+        {key: value for key, value in run.items() if key != "id"}
+        | {"scale": document["scale"], "records": runs[run["id"]]}
+        for run in document["runs"]
+    ]
 
 
 def moment(text: str) -> datetime:

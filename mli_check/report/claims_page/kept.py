@@ -2,7 +2,7 @@
 
 Such a document is {schema, scale, runs [{id, created, finished, command, environment}], records [...]}; a record keeps
 what KEPT names and the id of its run. There are no charts, settings or seconds, and numbers have six digits, so that a
-repeated run changes few lines. `mli-check compare` and `--baseline` read it like the results of a run.
+repeated run changes few lines. `mli-check report`, `compare` and `--baseline` read it like the results of a run.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def keep(documents: Sequence[Document], folder: Path) -> dict[Path, Comparison]:
     for scale in sorted(scales):
         file = folder / f"{scale}.json"
         old = results.read(file) if file.exists() else _document(scale, [], [])
-        new = _folded(scale, merge([*_unfolded(old), *(_slim(document, scale) for document in documents)]))
+        new = _folded(scale, merge([old, *(_slim(document, scale) for document in documents)]))
         results.write(file, new)
         changes[file] = compare(old, new)
     return changes
@@ -112,18 +112,6 @@ def _slim_record(record: Record, scale: str) -> Record:
         raise ResultsError(f"the record of {name} lacks {', '.join(missing)}; make it again with `mli-check run`")
     slim = {key: _rounded(record[key]) if key != "scale" else scale for key in KEPT}
     return slim | {"criterion": one_line(record["criterion"])}
-
-
-def _unfolded(kept: Document) -> list[Document]:
-    """Kept results as the documents of their runs."""
-    return [
-        {key: run[key] for key in _HEADER}
-        | {
-            "scale": kept["scale"],
-            "records": [{k: record[k] for k in KEPT} for record in kept["records"] if record["run"] == run["id"]],
-        }
-        for run in kept["runs"]
-    ]
 
 
 def _folded(scale: str, merged: Merged) -> Document:
