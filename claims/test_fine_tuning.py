@@ -27,7 +27,13 @@ def monotone_criterion(tests):
     return all_of({f"from {TITLES[left]}": never_rises(found) for left, found in tests.items()})
 
 
-@pytest.mark.claim(id="T7")
+@pytest.mark.claim(
+    id="T7",
+    expected={"efficientnet-cifar10": "inconclusive", "minilm-mail": "not reproduced"},
+    reason="EfficientNet-Lite0 is monotone from the pre-trained weights and from zero; from an unrelated init 1,000 "
+    "images leave 8 of 10 networks undecided. MiniLM: from an unrelated init and from zero the error of 1 and of 2 "
+    "networks surely rises, by up to 20 points",
+)
 @pytest.mark.parametrize("subject", FINE_TUNED, indirect=True)
 def test_error_of_fine_tuned_networks_falls_from_any_left_end(mli, bench, subject):
     """From the pre-trained weights below a fresh head, from an unrelated draw of the whole network, and from zero, to
@@ -78,7 +84,7 @@ def departure_criterion(with_ln, with_bn):
     return all_positive({"LN minus BN": differences}, "departure of alpha * theta_F: with LN minus with BN")
 
 
-@pytest.mark.claim(id="T8", expected={"fcn4-ln-digits": "reproduced"})
+@pytest.mark.claim(id="T8", expected={"fcn4-ln-digits": "reproduced", "minilm-mail": "reproduced"})
 @pytest.mark.parametrize("subject", list(PAIRS), indirect=True)
 def test_layer_normalisation_leaves_networks_less_scale_invariant_than_batch_normalisation(mli, bench, subject):
     """The departure of a network is the mean over alpha in (0, 1] of the class-balanced test error of alpha theta_F
