@@ -97,6 +97,10 @@ class Recipe:
     loss: str = _absent("cross_entropy")
     schedule: str = _absent("steps")
 
+    def steps(self, examples: int) -> int:
+        """How many iterations training on so many examples takes; the last batch of an epoch may be a smaller one."""
+        return self.epochs * -(-examples // self.batch_size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:

@@ -21,7 +21,7 @@ from mli_check.subjects import SCALES, SUBJECTS, Subject
 from mli_check.training.fit import fit, network
 
 TOKENS = 1000  # ids that are drawn; any vocabulary has more
-FIRST = 2  # steps, points or batches that are timed apart, for what they do once
+FIRST = 2  # steps or points that are timed apart, for what is done once
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,15 @@ def each(job: Callable[[int], object], few: int, many: int, device: str) -> floa
     return min(found)
 
 
-def expected(subject: Subject, device: str = "cpu", steps: int = 12, images: int = 0) -> Times:
-    """How long a training step and a curve of the subject take, from `steps` steps and points on `images` examples.
-
-    Without a number of images as many as two batches of training have.
-    """
+def expected(subject: Subject, device: str = "cpu", steps: int = 12) -> Times:
+    """How long a training step and a curve of the subject take, from so many steps, and points on two batches."""
     setting = shortened(subject)
     batch = setting.recipe.batch_size
     train, test = sizes(subject)
     data = drawn(subject, steps * batch, device)
     fit(setting, data.subset(batch))  # what is loaded at the first use
     step = each(lambda count: fit(setting, data.subset(count * batch)), FIRST, steps, device)
-    few = data.subset(min(images or 2 * batch, len(data)))
+    few = data.subset(min(2 * batch, len(data)))
     model = network(setting, data).to(device)
     path = ScaledPath({name: tensor.to(device) for name, tensor in model.state_dict().items()})
     calibration = few if subject.setting.model.batch_norm else None
@@ -114,8 +111,7 @@ def expected(subject: Subject, device: str = "cpu", steps: int = 12, images: int
     per_example = point / len(few) / (1 if calibration is None else 2)
     calibrated = (subject.calibration_examples or train) if calibration is not None else 0
     examples = test + calibrated
-    epochs = subject.setting.recipe.epochs
-    return Times(step, per_example * examples * subject.points, -(-train // batch) * epochs, examples)
+    return Times(step, per_example * examples * subject.points, subject.setting.recipe.steps(train), examples)
 
 
 def line(subject: Subject, times: Times) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from helpers import module_at
 
 from mli_check.curves import Curve, Record
 from mli_check.data import Dataset
@@ -29,13 +28,7 @@ NAN = float("nan")
 
 def load(name: str) -> ModuleType:
     """A module of claims by its path, as they lie in no package."""
-    spec = importlib.util.spec_from_file_location(f"criteria_of_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return module_at(FOLDER / f"{name}.py", f"criteria_of_{name}")
 
 
 FALLING = RiseTest(

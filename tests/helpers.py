@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +28,17 @@ def network(name: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build(SETTINGS[name], (1, 8, 8), 10)
+
+
+def module_at(path: Path, name: str) -> ModuleType:
+    """The module in a file that lies in no package, such as a script or a claim, under a name of its own."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def tiny_setting(**recipe: object) -> Setting:

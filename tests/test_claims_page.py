@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import re
 from dataclasses import replace
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers import module_at
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -79,11 +79,7 @@ def section(text: str, claim: str) -> str:
 
 def script(root: Path = ROOT) -> ModuleType:
     """scripts/claims_page.py, told that the repository is at `root`."""
-    spec = importlib.util.spec_from_file_location("claims_page_script", ROOT / "scripts" / "claims_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = module_at(ROOT / "scripts" / "claims_page.py", "claims_page_script")
     module.ROOT = root  # type: ignore[attr-defined]
     return module
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import module_at
 
 from mli_check import subjects
 from mli_check.training.fit import fit
@@ -20,13 +19,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "expected_times.py"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("expected_times", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return module_at(SCRIPT, "expected_times")
 
 
 def test_a_network_takes_the_steps_that_training_takes(script: ModuleType) -> None:

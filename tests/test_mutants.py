@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TypeAlias
 
 import pytest
+from helpers import module_at
 
 Entry: TypeAlias = dict[str, object]
 
@@ -48,17 +46,7 @@ NOTICES, BLIND, WRONG, LONG = (
 )
 
 
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mutants", ROOT / "scripts" / "mutants.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-mutants = loaded()
+mutants = module_at(ROOT / "scripts" / "mutants.py", "mutants")
 
 
 @pytest.fixture

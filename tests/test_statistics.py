@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from helpers import module_at
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -69,13 +68,7 @@ def paired_rises(errors: NDArray[np.floating], labels: NDArray[np.int64]) -> dic
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
     path = Path(__file__).parents[1] / "scripts" / "simulate_rise_test.py"
-    spec = importlib.util.spec_from_file_location("simulate_rise_test", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_at(path, "simulate_rise_test")
 
 
 # What the figures are

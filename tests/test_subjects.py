@@ -84,7 +84,7 @@ FROM_CHECKPOINTS = ("vgg-bn-digits", "vgg16-bn-cifar10", "resnet8-cifar10", "res
 def test_the_networks_of_t28_keep_log_spaced_checkpoints_up_to_their_end(subject: Subject) -> None:
     data, recipe = subject.setting.data, subject.setting.recipe
     examples = data.subset or (1000 if data.name == "digits" else IMAGE_SETS[data.name].train.examples)
-    assert recipe.checkpoints == log_spaced(recipe.epochs * -(-examples // recipe.batch_size))
+    assert recipe.checkpoints == log_spaced(recipe.steps(examples))
 
 
 def test_the_four_lenets_differ_in_biases_and_bn_alone() -> None:

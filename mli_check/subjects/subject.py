@@ -46,14 +46,13 @@ def smoke(subject: Subject, examples: int = 2000, measured: int = 50, points: in
     Its recipe or its examples differ from the subject's, so that its networks are kept under digests of their own.
     """
     recipe = subject.setting.recipe
-    steps = -(-examples // recipe.batch_size)
-    kept = tuple(step for step in recipe.checkpoints if step < steps)
-    shortened = replace(recipe, epochs=1, milestones=(), checkpoints=kept)
+    shortened = replace(recipe, epochs=1, milestones=(), checkpoints=())
+    kept = tuple(step for step in recipe.checkpoints if step < shortened.steps(examples))
     data = replace(subject.setting.data, subset=examples)
     return replace(
         subject,
         scale="smoke",
-        setting=replace(subject.setting, data=data, recipe=shortened),
+        setting=replace(subject.setting, data=data, recipe=replace(shortened, checkpoints=kept)),
         networks=2,
         test_examples=measured,
         calibration_examples=measured,

@@ -155,7 +155,7 @@ def check(setting: Setting, data: Dataset) -> None:
             f"recipe.augmentation={recipe.augmentation!r} crops images (channels, height, width), and examples of "
             f"dataset {data.name!r} have shape {data.example_shape}; leave recipe.augmentation out"
         )
-    steps = -(-count // recipe.batch_size) * recipe.epochs
+    steps = recipe.steps(count)
     late = [step for step in recipe.checkpoints if step > steps]
     if late:
         raise OptionError(f"recipe.checkpoints {late} lie beyond the last iteration, {steps}; leave them out")

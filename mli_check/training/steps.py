@@ -36,7 +36,7 @@ class Schedule:
         self._epochs = lr_scheduler.MultiStepLR(optimiser, list(recipe.milestones), recipe.gamma)
         self._steps: lr_scheduler.LRScheduler | None = None
         if recipe.schedule == "linear":
-            steps = -(-examples // recipe.batch_size) * recipe.epochs
+            steps = recipe.steps(examples)
             self._steps = lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
 
     def after_step(self) -> None:
